@@ -1,0 +1,1 @@
+"""Palaestra: environments, agents and algorithms for language-model agents."""

@@ -1,0 +1,1 @@
+"""Who acts. Policies, and agents built from them."""

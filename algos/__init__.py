@@ -1,0 +1,1 @@
+"""The mathematics: pure functions of tensors, no networks, no I/O."""

@@ -1,0 +1,1 @@
+"""Write, run, test and submit code in a sandbox."""

@@ -1,0 +1,1 @@
+"""The big families in small: learnable from nothing on one core."""
