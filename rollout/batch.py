@@ -1,0 +1,176 @@
+"""Trajectories as tensors: a grid of drawn tokens for credit, packed rows for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..agents.core import Rows
+from .trajectory import Column, Trajectory
+
+# How packed tokens become the policy's Rows: (tokens [N], offsets [R + 1], action positions [P],
+# columns of the actions by name) -> Rows.
+Pack = Callable[[Column, Column, Column, Mapping[str, Column]], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The drawn tokens of B episodes in the order of time, padded on the right: the credit grid.
+
+    Text that the agent did not draw is not in the grid, so credit cannot depend on how long a
+    tool's answer was. Reward streams that no episode has are absent.
+
+    Attributes:
+        trajectories: the episodes, one a row.
+        action_mask: True where the grid holds a drawn token.
+        loss_mask: ``action_mask`` less what is not trained.
+        forced: one legal token there: left out of every mean.
+        group: which episodes share a task, for group baselines.
+        bootstrap: head -> value after the last token of each episode.
+    """
+
+    trajectories: tuple[Trajectory, ...]
+    action_mask: Bool[Tensor, "B T"]
+    loss_mask: Bool[Tensor, "B T"]
+    forced: Bool[Tensor, "B T"]
+    logprobs: Float[Tensor, "B T"]
+    entropy: Float[Tensor, "B T"]
+    rewards: Float[Tensor, "B T"]
+    values: Mapping[str, Float[Tensor, "B T"]]
+    costs: Mapping[str, Float[Tensor, "B T"]]
+    turn_id: Int[Tensor, "B T"]
+    call_id: Int[Tensor, "B T"]
+    step_id: Int[Tensor, "B T"]
+    plan_id: Int[Tensor, "B T"]
+    terminated: Bool[Tensor, "B T"]
+    truncated: Bool[Tensor, "B T"]
+    bootstrap: Mapping[str, Float[Tensor, " B"]]
+    group: Int[Tensor, " B"]
+
+    @classmethod
+    def of(
+        cls, trajectories: Sequence[Trajectory], *, dtype: torch.dtype = torch.float32
+    ) -> Batch:
+        """Lay episodes on the grid.
+
+        Raises:
+            ValueError: no episode was given, or an episode has no drawn token.
+        """
+        if not trajectories:
+            raise ValueError("got no trajectories; a batch wants at least one")
+        actions = [one.actions for one in trajectories]
+        for one, drawn in zip(trajectories, actions, strict=True):
+            if not len(drawn):
+                raise ValueError(f"episode {one.identity} has no drawn token; leave it out")
+        shape = (len(trajectories), max(len(drawn) for drawn in actions))
+        mask = np.zeros(shape, bool)
+        for row, drawn in enumerate(actions):
+            mask[row, : len(drawn)] = True
+
+        def grid(columns: Sequence[Column], fill: float, kind: torch.dtype) -> Tensor:
+            values = np.concatenate(
+                [column[drawn] for column, drawn in zip(columns, actions, strict=True)]
+            )
+            out = np.full(shape, fill, dtype=values.dtype)
+            out[mask] = values
+            return torch.from_numpy(out).to(kind)
+
+        def real(columns: Sequence[Column]) -> Tensor:
+            return grid(columns, 0.0, dtype)
+
+        def ids(columns: Sequence[Column]) -> Tensor:
+            return grid(columns, -1, torch.int64)
+
+        def total(of: Callable[[Trajectory], Mapping[str, Column]]) -> Tensor:
+            empty = [np.zeros(len(one.tokens), np.float64) for one in trajectories]
+            summed = [
+                sum(of(one).values(), zero) for one, zero in zip(trajectories, empty, strict=True)
+            ]
+            return real(summed)
+
+        heads = sorted({name for one in trajectories for name in one.values})
+        costs = sorted({name for one in trajectories for name in one.costs})
+        none = [np.zeros(len(one.tokens), np.float64) for one in trajectories]
+        last = torch.tensor([len(drawn) - 1 for drawn in actions])
+        ends = torch.zeros(shape, dtype=torch.bool)
+        ends[torch.arange(shape[0]), last] = True
+        terminated = torch.tensor([one.outcome.terminated for one in trajectories])
+        action_mask = torch.from_numpy(mask)
+        return cls(
+            trajectories=tuple(trajectories),
+            action_mask=action_mask,
+            loss_mask=grid([one.loss_mask for one in trajectories], 0, torch.bool),
+            forced=grid([one.forced for one in trajectories], 0, torch.bool),
+            logprobs=real([one.logprobs for one in trajectories]),
+            entropy=real([one.entropy for one in trajectories]),
+            rewards=total(lambda one: one.rewards),
+            values={name: real([one.values[name] for one in trajectories]) for name in heads},
+            costs={
+                name: real([one.costs.get(name, zero) for one, zero in zip(trajectories, none)])
+                for name in costs
+            },
+            turn_id=ids([one.turn_id for one in trajectories]),
+            call_id=ids([one.call_id for one in trajectories]),
+            step_id=ids([one.step_id for one in trajectories]),
+            plan_id=ids([one.plan_id for one in trajectories]),
+            terminated=ends & terminated[:, None],
+            truncated=ends & ~terminated[:, None],
+            bootstrap={
+                name: torch.tensor(
+                    [one.bootstrap.get(name, 0.0) for one in trajectories], dtype=dtype
+                )
+                for name in heads
+            },
+            group=torch.tensor([one.identity.group for one in trajectories]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.trajectories)
+
+    @property
+    def counted(self) -> Bool[Tensor, "B T"]:
+        """Where losses, entropy and KL are averaged: trained and not forced."""
+        return self.loss_mask & ~self.forced
+
+    def pack(self, rows: Sequence[int], pack: Pack) -> tuple[Rows, Int[Tensor, " P"]]:
+        """Lay the contexts of some episodes end to end for one forward pass.
+
+        Args:
+            rows: which episodes.
+            pack: makes the policy's ``Rows`` (``agents.Sampler.rows``).
+
+        Returns:
+            The rows, and for each action position the flat index into the [len(rows), T] grid.
+        """
+        chosen = [self.trajectories[row] for row in rows]
+        width = self.action_mask.shape[1]
+        tokens = np.concatenate([one.tokens for one in chosen])
+        starts = np.cumsum([0, *(len(one.tokens) for one in chosen)])
+        offsets = np.concatenate(
+            [[0], *(one.context_offsets[1:] + at for one, at in zip(chosen, starts, strict=False))]
+        )
+        drawn = [one.actions for one in chosen]
+        action = np.concatenate([at + base for at, base in zip(drawn, starts, strict=False)])
+        where = np.concatenate(
+            [np.arange(len(at)) + row * width for row, at in enumerate(drawn)]
+        )
+        columns = {
+            "mask_state": _gather([one.mask_state for one in chosen], drawn),
+            "temperature": np.concatenate(
+                [
+                    np.full(len(at), one.temperature, np.float32)
+                    for one, at in zip(chosen, drawn, strict=True)
+                ]
+            ),
+        }
+        rows_ = pack(tokens, offsets.astype(np.int64), action, columns)
+        return rows_, torch.from_numpy(where)
+
+
+def _gather(columns: Sequence[Column], drawn: Sequence[Column]) -> Column:
+    return np.concatenate([column[at] for column, at in zip(columns, drawn, strict=True)])
