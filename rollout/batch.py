@@ -10,13 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..agents.core import Rows
+from ..agents.rows import Rows, Transform
 from .trajectory import Column, Trajectory
-
-# How packed tokens become the policy's Rows: (tokens [N], offsets [R + 1], action positions [P],
-# columns of the actions by name) -> Rows.
-Pack = Callable[[Column, Column, Column, Mapping[str, Column]], Rows]
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -32,6 +27,7 @@ class Batch:
         forced: one legal token there: left out of every mean.
         group: which episodes share a task, for group baselines.
         bootstrap: head -> value after the last token of each episode.
+        transform: how every drawn token was drawn, row after row.
     """
 
     trajectories: tuple[Trajectory, ...]
@@ -51,6 +47,7 @@ class Batch:
     truncated: Bool[Tensor, "B T"]
     bootstrap: Mapping[str, Float[Tensor, " B"]]
     group: Int[Tensor, " B"]
+    transform: Transform
 
     @classmethod
     def of(
@@ -127,6 +124,7 @@ class Batch:
                 for name in heads
             },
             group=torch.tensor([one.identity.group for one in trajectories]),
+            transform=Transform.of([part for one in trajectories for part in one.parts]),
         )
 
     def __len__(self) -> int:
@@ -137,40 +135,23 @@ class Batch:
         """Where losses, entropy and KL are averaged: trained and not forced."""
         return self.loss_mask & ~self.forced
 
-    def pack(self, rows: Sequence[int], pack: Pack) -> tuple[Rows, Int[Tensor, " P"]]:
+    def pack(self, rows: Sequence[int]) -> tuple[Rows, Int[Tensor, " P"]]:
         """Lay the contexts of some episodes end to end for one forward pass.
 
-        Args:
-            rows: which episodes.
-            pack: makes the policy's ``Rows`` (``agents.Sampler.rows``).
-
         Returns:
-            The rows, and for each action position the flat index into the [len(rows), T] grid.
+            The rows, and for each action position its flat index into a [len(rows), T] grid.
         """
         chosen = [self.trajectories[row] for row in rows]
         width = self.action_mask.shape[1]
-        tokens = np.concatenate([one.tokens for one in chosen])
         starts = np.cumsum([0, *(len(one.tokens) for one in chosen)])
-        offsets = np.concatenate(
-            [[0], *(one.context_offsets[1:] + at for one, at in zip(chosen, starts, strict=False))]
-        )
+        offsets = [one.context_offsets[1:] + at for one, at in zip(chosen, starts, strict=False)]
         drawn = [one.actions for one in chosen]
-        action = np.concatenate([at + base for at, base in zip(drawn, starts, strict=False)])
-        where = np.concatenate(
-            [np.arange(len(at)) + row * width for row, at in enumerate(drawn)]
-        )
-        columns = {
-            "mask_state": _gather([one.mask_state for one in chosen], drawn),
-            "temperature": np.concatenate(
-                [
-                    np.full(len(at), one.temperature, np.float32)
-                    for one, at in zip(chosen, drawn, strict=True)
-                ]
-            ),
-        }
-        rows_ = pack(tokens, offsets.astype(np.int64), action, columns)
-        return rows_, torch.from_numpy(where)
-
-
-def _gather(columns: Sequence[Column], drawn: Sequence[Column]) -> Column:
-    return np.concatenate([column[at] for column, at in zip(columns, drawn, strict=True)])
+        where = [np.arange(len(at)) + row * width for row, at in enumerate(drawn)]
+        firsts = np.cumsum([0, *self.action_mask.sum(-1).tolist()])
+        own = [np.arange(firsts[row], firsts[row + 1]) for row in rows]
+        return Rows(
+            tokens=np.concatenate([one.tokens for one in chosen]).astype(np.int32),
+            offsets=np.concatenate([[0], *offsets]).astype(np.int32),
+            action=np.concatenate([at + base for at, base in zip(drawn, starts, strict=False)]),
+            transform=self.transform.take(np.concatenate(own)),
+        ), torch.from_numpy(np.concatenate(where))

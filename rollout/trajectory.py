@@ -13,6 +13,7 @@ from typing import IO, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..agents.rows import Part
 from ..envs.messages import Credit, Message
 
 Kind = Literal["prompt", "observation", "action", "reasoning", "call", "executed"]
@@ -84,7 +85,8 @@ class Trajectory:
         role: index into ``roles``.
         time, turn_id, call_id, step_id, plan_id: order and nested units (algorithms.md 1.7).
         policy_version: version of the weights that drew the token.
-        mask_state: state of the action grammar before the token, -1 without one.
+        parts: how each drawn message was drawn (mask, decoding, kept ids), in the order of
+            ``time``: what the learner replays. Lives in the process only; files leave it out.
         bootstrap: head name -> value after the last token (used when truncated).
     """
 
@@ -110,9 +112,8 @@ class Trajectory:
     step_id: Column
     plan_id: Column
     policy_version: Column
-    mask_state: Column
+    parts: tuple[Part, ...] = ()
     roles: tuple[str, ...] = ("agent",)
-    temperature: float = 1.0
     bootstrap: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
@@ -227,7 +228,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in cast(Sequence[Any], value)]
     if isinstance(value, Trajectory | Identity | Outcome | Placed):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        kept = [one.name for one in fields(value) if one.name != "parts"]
+        return {name: _plain(getattr(value, name)) for name in kept}
     if isinstance(value, np.generic):
         return value.item()
     return value
@@ -238,7 +240,7 @@ def _column(value: Mapping[str, str]) -> Column:
 
 
 def _rebuild(row: dict[str, Any]) -> Trajectory:
-    missing = [one.name for one in fields(Trajectory) if one.name not in row]
+    missing = [one.name for one in fields(Trajectory) if one.name not in row and one.name != "parts"]
     if missing:
         raise ValueError(f"field {missing[0]!r} is missing (the row has: {', '.join(row)})")
     plain: dict[str, Any] = dict(row)

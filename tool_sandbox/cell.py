@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import os
+import select
+import socket
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-from .limits import Language, Limits, Result
+from . import wire
+from .limits import Language, Limits, Reason, Result
+from .outcome import Outcome, judge
 
 Mode = Literal["run", "calls", "judge", "candidate"]
+Fault = Literal["", "lost", "malformed", "memory", "unclean", "killed"]
+GRACE = 2.0  # seconds the cell has, after the wall limit, to reply
+START = 60.0  # seconds a cell has to come up
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,7 @@ class Request:
         payload: What that part reads.
         fds: Descriptors the execution inherits as 6, 7, ...; `begin` takes them over and closes
             our copies, so that the other side sees an end of file at once.
+        broker: A descriptor the execution inherits as 4, likewise; -1 for none.
     """
 
     code: str
@@ -41,23 +52,279 @@ class Request:
     mode: Mode = "run"
     payload: bytes = b""
     fds: tuple[int, ...] = ()
+    broker: int = -1
+
+    def order(self) -> wire.Order:
+        """The form that travels."""
+        flags = (
+            (wire.WANT_VALUE if self.want_value else 0)
+            | (0 if self.seed is None else wire.SEEDED)
+            | (0 if self.mode == "run" else wire.ROWS)
+            | (wire.BROKER if self.broker >= 0 else 0)
+        )
+        limits = self.limits
+        return wire.Order(
+            self.code.encode("utf-8", "surrogatepass"),
+            limits.wall,
+            limits.processor_seconds,
+            limits.open_files,
+            limits.output,
+            limits.output_stop,
+            wire.MODES.index(self.mode),
+            wire.LANGUAGES.index(self.language),
+            flags,
+            str(self.seed or 0).encode(),
+            self.stdin,
+            self.payload,
+            tuple(self.files.items()),
+            self.fetch,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """A result, and what the driver wrote to descriptor 5 (hostile bytes)."""
+class StartFailed(Exception):
+    """A worker did not come up: the step that failed, its errno, and the words."""
 
-    result: Result
-    rows: bytes = b""
+    def __init__(self, step: str, code: int, text: str) -> None:
+        self.step = step
+        self.code = code
+        super().__init__(f"{step}: {text}")
+
+
+class Keeper(Protocol):
+    """What a backend knows of a worker besides its socket."""
+
+    def take(self, data: Mapping[str, Any], fds: Sequence[int]) -> None:
+        """Receives the descriptors of the worker's processes, while it starts."""
+        ...
+
+    def settle(self) -> None:
+        """Called once, when the worker is ready."""
+        ...
+
+    def oom_kills(self) -> int:
+        """The kernel's count of kills for memory, 0 where it keeps none."""
+        ...
+
+    def kill(self) -> None:
+        """Kills the worker and all in it, at once."""
+        ...
+
+    def release(self) -> None:
+        """Waits for the worker's end, then frees what it held; idempotent."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer: closes descriptors, ends nothing."""
+        ...
 
 
 class Cell:
-    """One worker. One execution at a time: `begin`, then `finish`; `execute` is the two in a row."""
+    """One worker. One execution at a time: `begin`, then `finish`; `execute` is both in a row."""
 
-    def execute(self, request: Request) -> Outcome: ...
-    def begin(self, request: Request) -> None: ...
-    def finish(self) -> Outcome: ...
-    def hurry(self, seconds: float) -> None:
-        """Ends the running execution at most `seconds` from now."""
+    def __init__(self, control: socket.socket, limits: Limits, keeper: Keeper) -> None:
+        self.limits = limits  # the five of them that are the cell's own count
+        self.keeper = keeper
+        self.alive = True
+        self.retired = False
+        self.fault: Fault = ""
+        self.executions = 0
+        self.ready: Mapping[str, Any] | None = None
+        self._control = control
+        self._ids = itertools.count(1)
+        self._request: Request | None = None
+        self._order = wire.Order(b"")
+        self._id = 0
+        self._started = 0.0
+        self._oom = 0
+
     def fileno(self) -> int:
-        """Readable when `finish` will not wait (for select)."""
+        """Readable when `finish` will not wait long (for select)."""
+        return self._control.fileno()
+
+    def wait_ready(self) -> Mapping[str, Any]:
+        """What the self-test saw.
+
+        Raises:
+            StartFailed: The cell could not be made.
+        """
+        if self.ready is not None:
+            return self.ready
+        self._control.settimeout(START)
+        try:
+            while True:
+                frame, fds = wire.read_frame_fds(self._control, 4)
+                data, _ = wire.unpack_json(frame.body)
+                if frame.kind == wire.HANDLES:
+                    self.keeper.take(data, fds)
+                elif frame.kind == wire.READY:
+                    self.ready = data
+                    self.keeper.settle()
+                    return data
+                elif frame.kind == wire.FAILED:
+                    raise StartFailed(str(data["step"]), int(data["code"]), str(data["text"]))
+        except (wire.Malformed, wire.Hangup, OSError, KeyError, ValueError) as problem:
+            raise StartFailed("start", 0, f"{type(problem).__name__} {problem}") from None
+        finally:
+            if self.ready is None:
+                self.kill("lost")
+
+    def execute(self, request: Request) -> Outcome:
+        """Runs one program; never raises for what the guest does."""
+        self.begin(request)
+        return self.finish()
+
+    def begin(self, request: Request) -> None:
+        """Hands a request over.
+
+        Raises:
+            BrokenPipeError: The cell was dead already; nothing ran.
+        """
+        self.wait_ready()
+        passed = (*(() if request.broker < 0 else (request.broker,)), *request.fds)
+        self._request, self._order = request, request.order()
+        self._id = next(self._ids) & 0xFFFFFFFF
+        self._oom = self.keeper.oom_kills()
+        frame = wire.pack(wire.RUN, self._id, wire.pack_order(self._order))
+        self._control.settimeout(GRACE + START)
+        self._started = time.monotonic()
+        try:
+            wire.send_fds(self._control, frame, passed)
+        except OSError:
+            self.kill("lost")
+            raise BrokenPipeError("the cell was dead before it was asked") from None
+        finally:
+            for fd in passed:
+                os.close(fd)
+
+    def finish(self) -> Outcome:
+        """The outcome of the execution that `begin` started."""
+        files = self._collector()
+        deadline = self._started + self._order.wall + GRACE
+        try:
+            while True:
+                self._control.settimeout(max(0.001, deadline - time.monotonic()))
+                outcome = self._take(wire.read_frame(self._control), files)
+                if outcome is not None:
+                    return outcome
+        except wire.Malformed:
+            return self._lost("malformed")
+        except (wire.Hangup, OSError):
+            return self._lost("lost")
+
+    async def aexecute(self, request: Request) -> Outcome:
+        """As `execute`, without holding up the event loop; cancelling kills the execution."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self.ready is None:
+            await asyncio.to_thread(self.wait_ready)
+        self.begin(request)
+        self._control.setblocking(False)
+        files, pieces = self._collector(), wire.Assembler()
+        try:
+            async with asyncio.timeout(request.limits.wall + GRACE):
+                while True:
+                    data = await loop.sock_recv(self._control, 1 << 18)
+                    if not data:
+                        return self._lost("lost")
+                    for frame in pieces.feed(data):
+                        outcome = self._take(frame, files)
+                        if outcome is not None:
+                            return outcome
+        except wire.Malformed:
+            return self._lost("malformed")
+        except (OSError, TimeoutError):
+            return self._lost("lost")
+        except BaseException:
+            self.kill("killed")
+            raise
+
+    def _collector(self) -> wire.Collector:
+        return wire.Collector(len(self._order.fetch), self.limits.disk + 4096)
+
+    def _take(self, frame: wire.Frame, files: wire.Collector) -> Outcome | None:
+        """One frame of a reply; the outcome, if it was the last."""
+        if frame.id != self._id:
+            raise wire.Malformed("an answer to another request")
+        if frame.kind == wire.FILE:
+            files.take(frame.body)
+            return None
+        if frame.kind != wire.RESULT:
+            raise wire.Malformed("an unexpected kind")
+        ending = wire.unpack_ending(frame.body, self._order)
+        request = self._request
+        assert request is not None
+        self.executions += 1
+        if ending.retired:
+            self.retired, self.fault = True, "unclean"
+        return judge(ending, request.want_value, request.fetch, files.files, self._order.cpu)
+
+    def _lost(self, fault: Fault) -> Outcome:
+        # The kernel may have chosen pid 1 as its victim: its own count says so.
+        reason: Reason = "memory" if self.keeper.oom_kills() > self._oom else "lost"
+        self.kill("memory" if reason == "memory" else fault)
+        wall = time.monotonic() - self._started
+        return Outcome(Result(reason, wall=wall))
+
+    def hurry(self, seconds: float) -> None:
+        """Ends the running execution at most `seconds` from now; its reason is then "killed"."""
+        frame = wire.pack(wire.HURRY, self._id, wire.SECONDS.pack(max(0.0, seconds)))
+        try:
+            self._control.sendall(frame)
+        except OSError:
+            return  # it is dead: `finish` will say so
+
+    def call(self, head: Mapping[str, object], *blobs: bytes, wall: float) -> wire.Frame:
+        """One call of a session: its answer as a frame.
+
+        Raises:
+            ConnectionError: The cell is lost; it has been killed.
+        """
+        self.wait_ready()
+        self._id = next(self._ids) & 0xFFFFFFFF
+        self._oom = self.keeper.oom_kills()
+        self._control.settimeout(wall + GRACE)
+        try:
+            self._control.sendall(wire.pack(wire.CALL, self._id, wire.pack_json(head, *blobs)))
+            frame = wire.read_frame(self._control)
+            if frame.kind != wire.ANSWER or frame.id != self._id:
+                raise wire.Malformed("an unexpected answer")
+            return frame
+        except (wire.Malformed, wire.Hangup, OSError) as problem:
+            memory = self.keeper.oom_kills() > self._oom
+            malformed = isinstance(problem, wire.Malformed)
+            self.kill("memory" if memory else "malformed" if malformed else "lost")
+            raise ConnectionError(self.fault) from None
+
+    def dead(self) -> bool:
+        """Whether an idle cell has hung up."""
+        if self.ready is None or not self.alive:
+            return not self.alive
+        try:
+            return bool(select.select([self._control], [], [], 0)[0])
+        except (OSError, ValueError):
+            return True
+
+    def kill(self, fault: Fault = "killed") -> None:
+        """Kills the cell at once; idempotent."""
+        if self.alive:
+            self.alive = False
+            self.fault = fault
+            self.keeper.kill()
+            self._control.close()
+
+    def hang_up(self) -> None:
+        """Asks the cell to end; idle cells do so at once. `close` waits for it."""
+        self.alive = False
+        self._control.close()
+
+    def close(self) -> None:
+        """Ends the cell and frees what it held; idempotent."""
+        self.hang_up()
+        self.keeper.release()
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer: the cell is the parent's."""
+        self.alive = False
+        self._control.close()
+        self.keeper.forget()

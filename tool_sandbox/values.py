@@ -12,7 +12,7 @@ of exact types, a depth, a size and a number of nodes, and answers anything else
     d C O D          dict, Counter, OrderedDict: u32 count, keys and values in turn; defaultdict:
                      its factory (None or a type) first
     q r              deque: its maxlen (None or int), then as a list; Fraction: two ints
-    y                date and time types: a name, then a tuple of what the constructor takes
+    y                date and time types, range, slice: a name, then a tuple of what makes one
     h                a handle (u64): only where both sides agreed on handles
 """
 
@@ -30,6 +30,9 @@ from typing import Any, cast
 DEPTH = 100
 SIZE = 16 * 1024 * 1024
 NODES = 1_000_000
+BITS = 1 << 20  # of an int: comparing a longer one with a Decimal takes seconds
+RATIO_BITS = 1 << 14  # of a Fraction's parts: reading one takes their greatest common divisor
+DIGITS = 100_000  # of a Decimal
 TWINS = 64  # keys of one set or dict that share a hash: more is an attack on the reader's time
 
 TYPES: dict[str, type] = {
@@ -49,11 +52,15 @@ _SEQUENCES: dict[type, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: 
 _MAPPINGS: dict[type, bytes] = {dict: b"d", Counter: b"C", OrderedDict: b"O"}
 
 
-class NotPlain(ValueError):
-    """A value that has no plain form: its type is outside the closed set, or it is too big."""
+class ValueProblem(ValueError):
+    """A value and its bytes do not go together."""
 
 
-class BadValue(ValueError):
+class NotPlain(ValueProblem):
+    """A value without a plain form: its type is outside the closed set, or it is too big."""
+
+
+class BadValue(ValueProblem):
     """Bytes that no encoder of ours wrote."""
 
 
@@ -64,8 +71,8 @@ def encode(
 
     Args:
         value: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset,
-            Counter, defaultdict, OrderedDict, deque, Decimal, Fraction, a date or time, a builtin
-            type; containers of these to a depth of 100. Exact types: a subclass is refused.
+            Counter, defaultdict, OrderedDict, deque, Decimal, Fraction, a date or time, range,
+            slice, a builtin type; containers of these to a depth of 100. A subclass is refused.
         size: most bytes that may be written.
         handle: asked about each object outside the set; a number stands for it, None refuses it.
 
@@ -123,11 +130,12 @@ class _Writer:
             raise NotPlain("the value needs more bytes than the wire carries; return a smaller one")
         self.parts.append(piece)
 
-    def put(self, value: Any, depth: int) -> None:
+    def put(self, item: object, depth: int) -> None:
         self.nodes -= 1
         if depth > DEPTH or self.nodes < 0:
             raise NotPlain(f"the value is deeper than {DEPTH} or has more than {NODES} parts")
-        kind = cast("type", type(value))
+        value: Any = item
+        kind = type(item)
         if kind is int:
             self.put_int(value)
         elif kind is str:
@@ -148,8 +156,8 @@ class _Writer:
     def put_int(self, value: int) -> None:
         if -(1 << 63) <= value < 1 << 63:
             self.add(b"j" + _INT.pack(value))
-        elif value.bit_length() > 4 * self.left:
-            raise NotPlain("an int needs more bytes than the wire carries; return a smaller one")
+        elif value.bit_length() > BITS:
+            raise NotPlain(f"an int has {value.bit_length()} bits; the wire carries {BITS}")
         else:
             self.add_sized(b"i", b"%x" % value)
 
@@ -184,19 +192,27 @@ class _Writer:
             self.put(value.maxlen, depth + 1)
             self.put_all(b"", value, depth)
         elif kind is Decimal:
-            self.add_sized(b"m", str(value).encode("ascii"))
+            text = str(value)
+            if len(text) > DIGITS:
+                raise NotPlain(f"a Decimal has more than {DIGITS} digits")
+            self.add_sized(b"m", text.encode("ascii"))
         elif kind is Fraction:
-            self.add(b"r")
-            self.put_int(value.numerator)
-            self.put_int(value.denominator)
-        elif kind in _MOMENTS:
+            self.put_ratio(value)
+        elif kind in _MADE:
             self.add(b"y")
             self.put(kind.__name__, depth + 1)
-            self.put(_MOMENTS[kind](value), depth + 1)
+            self.put(_MADE[kind](value), depth + 1)
         elif kind is type and value in NAMES:
             self.add_sized(b"e", NAMES[value].encode("ascii"))
         else:
             self.put_handle(value, kind)
+
+    def put_ratio(self, value: Fraction) -> None:
+        if max(value.numerator.bit_length(), value.denominator.bit_length()) > RATIO_BITS:
+            raise NotPlain(f"a Fraction's parts have more than {RATIO_BITS} bits")
+        self.add(b"r")
+        self.put(value.numerator, 0)
+        self.put(value.denominator, 0)
 
     def put_handle(self, value: object, kind: type) -> None:
         number = self.handle(value) if self.handle is not None else None
@@ -210,12 +226,14 @@ def _clock(value: Any) -> tuple[Any, ...]:
 
 
 # What each constructor takes; `fold` last where there is one, and the zone before it.
-_MOMENTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+_MADE: dict[type, Callable[[Any], tuple[Any, ...]]] = {
     date: lambda v: (v.year, v.month, v.day),
     time: lambda v: (*_clock(v), v.tzinfo, v.fold),
     datetime: lambda v: (v.year, v.month, v.day, *_clock(v), v.tzinfo, v.fold),
     timedelta: lambda v: (v.days, v.seconds, v.microseconds),
     timezone: lambda v: v.__getinitargs__(),
+    range: lambda v: (v.start, v.stop, v.step),
+    slice: lambda v: (v.start, v.stop, v.step),
 }
 _MAKERS: dict[str, Callable[..., object]] = {
     "date": date,
@@ -223,6 +241,8 @@ _MAKERS: dict[str, Callable[..., object]] = {
     "datetime": lambda *a: datetime(*a[:-1], fold=a[-1]),
     "timedelta": timedelta,
     "timezone": timezone,
+    "range": range,
+    "slice": slice,
 }
 
 
@@ -263,7 +283,16 @@ class _Reader:
         return self.bytes(self.count()).decode("utf-8", "surrogatepass")
 
     def long(self) -> int:
-        return int(self.bytes(self.count()).decode("ascii"), 16)
+        count = self.count()
+        if count > BITS // 4 + 1:
+            raise BadValue("an int is too long")
+        return int(self.bytes(count).decode("ascii"), 16)
+
+    def decimal(self) -> Decimal:
+        text = self.text()
+        if len(text) > DIGITS:
+            raise BadValue("a Decimal is too long")
+        return Decimal(text)
 
     def kind(self) -> type:
         name = self.text()
@@ -311,12 +340,14 @@ class _Reader:
         above, below = self.take(depth + 1), self.take(depth + 1)
         if type(above) is not int or type(below) is not int:
             raise BadValue("a fraction is not made of ints")
+        if max(above.bit_length(), below.bit_length()) > RATIO_BITS:
+            raise BadValue("a fraction is too long")
         return Fraction(above, below)
 
-    def moment(self, depth: int) -> object:
+    def made(self, depth: int) -> object:
         name, parts = self.take(depth + 1), self.take(depth + 1)
         if type(name) is not str or type(parts) is not tuple or name not in _MAKERS:
-            raise BadValue("a date or time is made of its name and a tuple")
+            raise BadValue("a date, range or slice is made of its name and a tuple")
         return _MAKERS[name](*cast("tuple[object, ...]", parts))
 
 
@@ -340,7 +371,7 @@ _TAKERS: dict[bytes, Callable[[_Reader], object]] = {
     b"c": lambda r: complex(*_COMPLEX.unpack(r.bytes(16))),
     b"s": _Reader.text,
     b"b": lambda r: r.bytes(r.count()),
-    b"m": lambda r: Decimal(r.text()),
+    b"m": _Reader.decimal,
     b"e": _Reader.kind,
     b"h": _Reader.handled,
 }
@@ -355,5 +386,5 @@ _COMPOUND: dict[bytes, Callable[[_Reader, int], object]] = {
     b"D": _Reader.default,
     b"q": _Reader.queue,
     b"r": _Reader.ratio,
-    b"y": _Reader.moment,
+    b"y": _Reader.made,
 }

@@ -21,16 +21,17 @@ LIMIT = 16 * 1024 * 1024  # bytes of a body
 DEPTH = 100  # of JSON
 
 HEAD = struct.Struct("<2sBBII")
+SECONDS = struct.Struct("<d")
 
 # kinds, host to guest
 SPAWN, RUN, CALL, HURRY, ROOM = 1, 2, 3, 4, 5
 # kinds, guest to host
-HELLO, READY, FAILED, RESULT, ANSWER = 16, 17, 18, 19, 20
+HELLO, READY, FAILED, FILE, RESULT, ANSWER, HANDLES = 16, 17, 18, 19, 20, 21, 22
 
 # modes of an execution
-MODES = ("run", "calls", "judge", "candidate")
+MODES = ("run", "calls", "judge", "candidate", "session")
 LANGUAGES = ("python", "shell")
-WANT_VALUE, SEEDED, ROWS = 1, 2, 4  # flags of an order
+WANT_VALUE, SEEDED, ROWS, BROKER = 1, 2, 4, 8  # flags of an order
 
 
 class Malformed(Exception):
@@ -161,12 +162,11 @@ class Ending(NamedTuple):
     memory_peak: int = -1  # bytes; -1: not known
     retired: int = 0  # the cell will take no more
     rows: bytes = b""  # what was written to the result pipe
-    files: tuple[tuple[int, bytes], ...] = ()  # (index into the order's fetch, content)
 
 
 CAUSES = ("exit", "timeout", "output", "memory", "hurried", "stopped")
-_ENDING = struct.Struct("<BBxxiQQddqIIIH")
-_FILE = struct.Struct("<HI")
+_ENDING = struct.Struct("<BBxxiQQddqIII")
+_PIECE = struct.Struct("<H")
 
 
 def pack_ending(ending: Ending) -> bytes:
@@ -183,12 +183,8 @@ def pack_ending(ending: Ending) -> bytes:
         len(ending.stdout),
         len(ending.stderr),
         len(ending.rows),
-        len(ending.files),
     )
-    parts = [numbers, ending.stdout, ending.stderr, ending.rows]
-    for index, data in ending.files:
-        parts += (_FILE.pack(index, len(data)), data)
-    return b"".join(parts)
+    return b"".join((numbers, ending.stdout, ending.stderr, ending.rows))
 
 
 def unpack_ending(body: bytes, order: Order) -> Ending:
@@ -198,7 +194,7 @@ def unpack_ending(body: bytes, order: Order) -> Ending:
         Malformed: The bytes are no ending, or one that this order cannot have.
     """
     try:
-        cause, retired, status, n_out, n_err, wall, cpu, peak, out, err, rows, count = (
+        cause, retired, status, n_out, n_err, wall, cpu, peak, out, err, rows = (
             _ENDING.unpack_from(body)
         )
     except struct.error:
@@ -208,18 +204,16 @@ def unpack_ending(body: bytes, order: Order) -> Ending:
     sound = (
         cause < len(CAUSES)
         and -65 <= status <= 255
-        and ends[2] <= len(body)
+        and ends[2] == len(body)
         and out <= min(n_out, order.output)
         and err <= min(n_err, order.output)
         and 0.0 <= wall < 1e9
         and 0.0 <= cpu < 1e9
-        and -1 <= peak
+        and peak >= -1
         and (rows == 0 or order.flags & (ROWS | WANT_VALUE))
-        and count <= len(order.fetch)
     )
     if not sound:
         raise Malformed("an ending that cannot be")
-    files = _files(body, ends[2], count, len(order.fetch))
     return Ending(
         cause,
         status,
@@ -231,26 +225,38 @@ def unpack_ending(body: bytes, order: Order) -> Ending:
         cpu,
         peak,
         retired,
-        body[ends[1] : ends[2]],
-        files,
+        body[ends[1] :],
     )
 
 
-def _files(body: bytes, at: int, count: int, asked: int) -> tuple[tuple[int, bytes], ...]:
-    files: list[tuple[int, bytes]] = []
-    last = -1
-    for _ in range(count):
-        if at + _FILE.size > len(body):
-            raise Malformed("short file")
-        index, length = _FILE.unpack_from(body, at)
-        at += _FILE.size
-        if not last < index < asked or at + length > len(body):
+def pack_piece(index: int, piece: bytes) -> bytes:
+    """A piece of the file that an order's `fetch[index]` names, as a frame's body."""
+    return _PIECE.pack(index) + piece
+
+
+class Collector:
+    """Puts the pieces of an order's files together; they come before the ending."""
+
+    def __init__(self, asked: int, most: int) -> None:
+        self.files: dict[int, bytearray] = {}
+        self._asked = asked
+        self._most = most  # bytes in all
+        self._last = 0
+
+    def take(self, body: bytes) -> None:
+        """One piece.
+
+        Raises:
+            Malformed: Of a file nobody asked for, out of order, or too much.
+        """
+        if len(body) < _PIECE.size:
+            raise Malformed("short piece")
+        index = _PIECE.unpack_from(body)[0]
+        self._most -= len(body) - _PIECE.size
+        if not self._last <= index < self._asked or self._most < 0:
             raise Malformed("a file nobody asked for")
-        files.append((index, body[at : at + length]))
-        last, at = index, at + length
-    if at != len(body):
-        raise Malformed("bytes left over")
-    return tuple(files)
+        self._last = index
+        self.files.setdefault(index, bytearray()).extend(body[_PIECE.size :])
 
 
 def _blobs(body: bytes, at: int, count: int) -> list[bytes]:
@@ -358,20 +364,19 @@ class Assembler:
     def __init__(self) -> None:
         self._held = bytearray()
 
-    def feed(self, data: bytes) -> Frame | None:
-        """Takes a piece; the frame, once it is whole.
+    def feed(self, data: bytes) -> list[Frame]:
+        """Takes a piece; the frames it completes.
 
         Raises:
-            Malformed: What came is no frame, or more than one.
+            Malformed: What came is no frame.
         """
         self._held += data
-        if len(self._held) < HEAD.size:
-            return None
-        kind, request_id, length = head(bytes(self._held[: HEAD.size]))
-        if len(self._held) < HEAD.size + length:
-            return None
-        if len(self._held) > HEAD.size + length:
-            raise Malformed("bytes behind the frame")
-        body = bytes(self._held[HEAD.size :])
-        self._held.clear()
-        return Frame(kind, request_id, body)
+        frames: list[Frame] = []
+        while len(self._held) >= HEAD.size:
+            kind, request_id, length = head(bytes(self._held[: HEAD.size]))
+            end = HEAD.size + length
+            if len(self._held) < end:
+                break
+            frames.append(Frame(kind, request_id, bytes(self._held[HEAD.size : end])))
+            del self._held[:end]
+        return frames

@@ -1,0 +1,321 @@
+"""A Llama-shaped decoder over packed tokens: trunk of the tiny policy and of taken-over models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from .heads import Head, Heads
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a decoder, in the words of a Llama configuration."""
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ff: int
+    context: int
+    theta: float = 10_000.0
+    eps: float = 1e-6
+    tied: bool = True
+    bias: bool = False  # of q, k, v (Qwen2)
+    out_bias: bool = False  # of o (Llama's attention_bias)
+    ff_bias: bool = False
+    qk_norm: bool = False  # per head, before the rotation (Qwen3)
+
+
+class Attends(Protocol):
+    """Packed rows (`Segments`) or a key-value cache: who computes attention."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention of q [N, heads, d] over k, v [N, kv_heads, d] -> [N, heads * d]."""
+        ...
+
+
+class Places(Protocol):
+    """What a forward must know of its tokens; `Segments` is one."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Place of each token within its context, [N]."""
+        ...
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention within the packed rows."""
+        ...
+
+
+class Weights(NamedTuple):
+    """The tensors of one layer, fused: q, k, v one matrix, gate and up another."""
+
+    norm1: Tensor  # [D]
+    qkv: Tensor  # [(heads + 2 kv_heads) d, D]
+    out: Tensor  # [D, heads d]
+    norm2: Tensor
+    gate_up: Tensor  # [2 F, D]
+    down: Tensor  # [D, F]
+    qkv_bias: Tensor | None = None
+    out_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
+    q_norm: Tensor | None = None  # [d]
+    k_norm: Tensor | None = None
+
+
+class Rotate(torch.autograd.Function):
+    """Rotary positions: halves (a, b) of each head become (a cos - b sin, b cos + a sin)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate x [N, heads, d] by angles [N, 1, d / 2]."""
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Rotate the gradient back."""
+        cos, sin = ctx.saved_tensors
+        return _turned(grads[0], cos, sin, -1.0), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    first, second = out[..., :half], out[..., half:]
+    torch.mul(a, cos, out=first)
+    first.addcmul_(b, sin, value=-sign)
+    torch.mul(b, cos, out=second)
+    second.addcmul_(a, sin, value=sign)
+    return out
+
+
+class Gated(torch.autograd.Function):
+    """silu(gate) * up of [N, 2 F] -> [N, F], with one buffer for both gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        """Gate the second half by the first."""
+        ctx.save_for_backward(both)
+        gate, up = both.chunk(2, -1)
+        return functional.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor]:
+        """D silu(g) = s (1 + g (1 - s)), s = sigmoid(g)."""
+        (both,) = ctx.saved_tensors
+        gate, up = both.chunk(2, -1)
+        out = torch.empty_like(both)
+        left, right = out.chunk(2, -1)
+        share = torch.sigmoid(gate)
+        soft = gate * share
+        torch.mul(grads[0], soft, out=right)
+        # s + g s (1 - s) = s + soft - soft s
+        torch.addcmul(share + soft, soft, share, value=-1.0, out=left)
+        left.mul_(up).mul_(grads[0])
+        return (out,)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers of attention and gated feed-forward, final norm; heads beside the logits.
+
+    Args:
+        shape: sizes.
+        heads: value heads on the final hidden state.
+        inv_freq: frequencies of the rotary positions, [d / 2]; None: theta^(-2i/d).
+        scale: factor of the rotation's cos and sin (some long-context models).
+        checkpointing: recompute layers in the backward pass instead of keeping activations.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        heads: Sequence[Head] = (),
+        *,
+        inv_freq: Tensor | None = None,
+        scale: float = 1.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape, self.context, self.checkpointing = shape, shape.context, checkpointing
+        d, wide = shape.width, shape.heads * shape.head_dim
+        both = wide + 2 * shape.kv_heads * shape.head_dim
+        self.embed = nn.Parameter(torch.zeros(shape.vocab, d))
+        self.layers = nn.ModuleList()
+        for _ in range(shape.layers):
+            sizes: dict[str, tuple[int, ...]] = {
+                "norm1": (d,), "qkv": (both, d), "out": (d, wide),
+                "norm2": (d,), "gate_up": (2 * shape.ff, d), "down": (d, shape.ff),
+            }  # fmt: skip
+            sizes |= {"qkv_bias": (both,)} if shape.bias else {}
+            sizes |= {"out_bias": (d,)} if shape.out_bias else {}
+            sizes |= {"gate_up_bias": (2 * shape.ff,), "down_bias": (d,)} if shape.ff_bias else {}
+            dims = {"q_norm": (shape.head_dim,), "k_norm": (shape.head_dim,)}
+            sizes |= dims if shape.qk_norm else {}
+            block = nn.Module()
+            for name, size in sizes.items():
+                block.register_parameter(name, nn.Parameter(torch.ones(size)))
+            self.layers.append(block)
+        self.norm = nn.Parameter(torch.ones(d))
+        self.head = None if shape.tied else nn.Parameter(torch.zeros(shape.vocab, d))
+        self.heads = Heads(heads, d)
+        if inv_freq is None:
+            even = torch.arange(0, shape.head_dim, 2, dtype=torch.float32)
+            inv_freq = 1.0 / (shape.theta ** (even / shape.head_dim))
+        # one further position: a row that is full still gets its end-of-turn id
+        angles = torch.outer(torch.arange(shape.context + 1, dtype=torch.float32), inv_freq)
+        self.cos: Tensor
+        self.sin: Tensor
+        self.register_buffer("cos", angles.cos()[:, None] * scale, persistent=False)
+        self.register_buffer("sin", angles.sin()[:, None] * scale, persistent=False)
+
+    def weights(self, dtype: torch.dtype | None = None) -> list[Weights]:
+        """The layers' tensors: the parameters themselves, or matrices cast to `dtype`.
+
+        Norms stay as they are: they act on the residual stream, which is float32.
+        """
+        out: list[Weights] = []
+        for block in self.layers:
+            found = cast(dict[str, Tensor], dict(block.named_parameters(recurse=False)))
+            if dtype is not None:
+                norms = ("norm1", "norm2", "q_norm", "k_norm")
+                found = {
+                    name: x if name in norms else x.detach().to(dtype) for name, x in found.items()
+                }
+            out.append(Weights(**found))
+        return out
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        segments: Places,
+        cache: Attends | None = None,
+        at: Tensor | None = None,
+        weights: list[Weights] | None = None,
+    ) -> Tensor:
+        """Final normed states of packed tokens.
+
+        Args:
+            tokens: ids, [N].
+            segments: their places.
+            cache: who attends instead of `segments`: earlier tokens' keys and values.
+            at: positions in [0, N) that are wanted; None: all. The last layer works on these.
+            weights: cast copies of the layers' tensors; None: the parameters.
+
+        Returns:
+            [N, D], or [len(at), D].
+        """
+        x = functional.embedding(tokens, self.embed)
+        turn = self.cos[segments.positions].to(x.dtype), self.sin[segments.positions].to(x.dtype)
+        reader = segments if cache is None else cache
+        layers = self.weights() if weights is None else weights
+        last = len(layers) - 1
+        keep = self.checkpointing and torch.is_grad_enabled()
+        for i, layer in enumerate(layers):
+            chosen = at if i == last else None
+            if keep:
+                x = cast(
+                    Tensor,
+                    checkpoint(self._layer, x, i, layer, turn, reader, chosen, use_reentrant=False),
+                )
+            else:
+                x = self._layer(x, i, layer, turn, reader, chosen)
+        return functional.rms_norm(x, (x.shape[-1],), self.norm, self.shape.eps)
+
+    def _layer(
+        self,
+        x: Tensor,
+        index: int,
+        w: Weights,
+        turn: tuple[Tensor, Tensor],
+        reader: Attends,
+        at: Tensor | None,
+    ) -> Tensor:
+        shape, width = self.shape, (x.shape[-1],)
+        h = functional.rms_norm(x, width, w.norm1, shape.eps).to(w.qkv.dtype)
+        qkv = functional.linear(h, w.qkv, w.qkv_bias)
+        qkv = qkv.view(len(x), shape.heads + 2 * shape.kv_heads, shape.head_dim)
+        q, k, v = self._rotated(qkv, w, turn)
+        attended = reader.attend(index, q, k, v)
+        if at is not None:
+            attended, x = attended[at], x[at]
+        x = x + functional.linear(attended, w.out, w.out_bias)
+        h = functional.rms_norm(x, width, w.norm2, shape.eps).to(w.qkv.dtype)
+        both = functional.linear(h, w.gate_up, w.gate_up_bias)
+        return x + functional.linear(cast(Tensor, Gated.apply(both)), w.down, w.down_bias)
+
+    def _rotated(
+        self, qkv: Tensor, w: Weights, turn: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        shape = self.shape
+        v = qkv[:, shape.heads + shape.kv_heads :]
+        if w.q_norm is not None and w.k_norm is not None:
+            q, k = qkv[:, : shape.heads], qkv[:, shape.heads : shape.heads + shape.kv_heads]
+            size = (shape.head_dim,)
+            q = functional.rms_norm(q, size, w.q_norm.to(q.dtype), shape.eps)
+            k = functional.rms_norm(k, size, w.k_norm.to(k.dtype), shape.eps)
+            both = torch.cat((q, k), 1)
+        else:
+            both = qkv[:, : shape.heads + shape.kv_heads]
+        cos, sin = turn
+        both = cast(Tensor, Rotate.apply(both, cos.to(both.dtype), sin.to(both.dtype)))
+        return both[:, : shape.heads], both[:, shape.heads :], v
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of final states [P, D] -> [P, V], float32 at least."""
+        matrix = self.embed if self.head is None else self.head
+        out = functional.linear(hidden, matrix)
+        return out if out.dtype == torch.float64 else out.float()
+
+    def export(self) -> dict[str, Tensor]:
+        """The trunk's tensors under the names of `LlamaForCausalLM`."""
+        shape, out = self.shape, {"model.embed_tokens.weight": self.embed.detach()}
+        wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        for i, w in enumerate(self.weights()):
+            at = f"model.layers.{i}."
+            for suffix, fused, both, out_, down in (
+                ("weight", w.qkv, w.gate_up, w.out, w.down),
+                ("bias", w.qkv_bias, w.gate_up_bias, w.out_bias, w.down_bias),
+            ):
+                if fused is not None:
+                    names = ("q_proj", "k_proj", "v_proj")
+                    parts = fused.detach().split([wide, narrow, narrow])
+                    for name, part in zip(names, parts, strict=True):
+                        out[f"{at}self_attn.{name}.{suffix}"] = part
+                if out_ is not None:
+                    out[f"{at}self_attn.o_proj.{suffix}"] = out_.detach()
+                if both is not None and down is not None:
+                    gate, up = both.detach().chunk(2)
+                    out[f"{at}mlp.gate_proj.{suffix}"] = gate
+                    out[f"{at}mlp.up_proj.{suffix}"] = up
+                    out[f"{at}mlp.down_proj.{suffix}"] = down.detach()
+            out[f"{at}input_layernorm.weight"] = w.norm1.detach()
+            out[f"{at}post_attention_layernorm.weight"] = w.norm2.detach()
+            if w.q_norm is not None and w.k_norm is not None:
+                out[f"{at}self_attn.q_norm.weight"] = w.q_norm.detach()
+                out[f"{at}self_attn.k_norm.weight"] = w.k_norm.detach()
+        out["model.norm.weight"] = self.norm.detach()
+        if self.head is not None:
+            out["lm_head.weight"] = self.head.detach()
+        return out
+
+    @torch.no_grad()
+    def take(self, state: Mapping[str, Tensor]) -> None:
+        """Take over tensors named as in `LlamaForCausalLM`.
+
+        Raises:
+            KeyError: a tensor is missing.
+        """
+        for name, mine in self.export().items():
+            mine.copy_(state[name])  # `export` gives views of the fused matrices

@@ -1,0 +1,485 @@
+"""The message-level decision process, which is also the turn view of Gymnasium."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import gymnasium
+import numpy as np
+
+from . import opening, parsing, reading, rendering, settling, snapshot, turn
+from .episode import Episode
+from .exchange import (
+    EnvError,
+    EpisodeOver,
+    Limits,
+    Need,
+    Pending,
+    Reply,
+    Request,
+    RewardError,
+    Step,
+    Thinks,
+)
+from .ledger import Ledger, number
+from .messages import JSON, Credit, Message, ToolCall, ToolResult
+from .outside import Workbench, run, shared_sandbox
+from .randomization import Domain, Randomizer
+from .rewards import Outcome, Rewards
+from .snapshot import Snapshot
+from .streams import Streams
+from .tasks import Task, TaskSet
+from .tokenizers import ByteTokenizer
+from .tools import Luck, Tool, Toolbox, methods
+
+if TYPE_CHECKING:
+    from ..tool_sandbox import Sandbox
+    from .grammar import Grammar
+    from .parsing import Parser
+    from .tokenizers import Tokenizer
+
+__all__ = [
+    "Env",
+    "EnvError",
+    "EpisodeOver",
+    "Limits",
+    "Need",
+    "Pending",
+    "Reply",
+    "Request",
+    "RewardError",
+    "Step",
+    "Thinks",
+    "run",
+    "shared_sandbox",
+]
+
+STANDARD = ("format", "step", "valid_call", "latency", "price")  # terms the base class pays
+
+
+class Env(gymnasium.Env[Any, Any]):
+    """An environment of messages: the rules are written once, and three views translate actions.
+
+    An author declares the class attributes below and writes `begin`, plus what the task needs of
+    `respond`, `after`, `score`, `potentials` and methods marked `@tool`. What changes within an
+    episode lives in `state` (plain data) and in the counters of this class, and nowhere else.
+
+    Attributes:
+        tasks: where episodes come from.
+        tools: shared tools; every method marked `@tool` is added.
+        rewards: named terms and costs.
+        domain: what may be randomised.
+        limits: what one episode may use.
+        parser: text -> calls.
+        tokenizer: of the token view; None: bytes.
+        grammar: what the agent may write at all; None: anything.
+        system: template of the system message; {tools} and {parameter} are filled in.
+        thinks: how thinking text is marked; None: it is not split off.
+        reads_reasoning: rules see thinking text.
+        strict_tools: an unexpected exception of a tool stops the run; False: it ends the episode.
+        searchable: a fork is exact, so that a search may use it.
+        image_shape: (H, W, C) of the picture in every observation, if there is one.
+        state_types: classes besides plain data that `state` may hold.
+        changing: attributes that may change within an episode.
+        state: the rules' own state.
+        task: the task of this episode.
+        params: the domain parameters of this episode.
+        env_id: the registered id, or the class's name.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
+    tasks: TaskSet = TaskSet.generate(lambda stream: {}, id="empty")
+    tools: Toolbox = Toolbox()
+    rewards: Rewards = Rewards(success=Outcome(1.0))
+    domain: Domain = Domain()
+    limits: Limits = Limits()
+    parser: Parser = parsing.hermes
+    tokenizer: Tokenizer | None = None
+    grammar: Grammar | None = None
+    system: str = ""
+    thinks: Thinks | None = Thinks()
+    reads_reasoning: bool = False
+    strict_tools: bool = True
+    searchable: bool = False
+    image_shape: tuple[int, int, int] | None = None
+    state_types: tuple[type, ...] = ()
+    changing: ClassVar[frozenset[str]] = frozenset(
+        ("state", "episode", "streams", "ledger", "task", "params", "session", "timing")
+    )
+    has_after: ClassVar[bool] = False
+    has_potentials: ClassVar[bool] = False
+    has_score: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = methods(cls)
+        shared = [tool for name, tool in cls.tools.items() if name not in own and not tool.method]
+        cls.tools = Toolbox(*shared, *own.values(), faults=cls.tools.faults)
+        if isinstance(cls.__dict__.get("parser"), FunctionType):
+            cls.parser = staticmethod(cls.__dict__["parser"])  # a parser is no method
+        cls.has_after = cls.after is not Env.after
+        cls.has_potentials = cls.potentials is not Env.potentials
+        cls.has_score = cls.score is not Env.score
+
+    def __init__(
+        self,
+        *,
+        tasks: TaskSet | Any = None,
+        split: str | None = None,
+        reward: Mapping[str, float] | None = None,
+        domain: str | Mapping[str, JSON] | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
+        parser: Parser | str | None = None,
+        render_mode: str | None = None,
+        sandbox: Sandbox | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """Makes an environment; every argument is optional.
+
+        Args:
+            tasks: a TaskSet, or what `TaskSet.load` reads.
+            split: the part of the tasks to use.
+            reward: other weights of terms.
+            domain: a mode ("off", "uniform", "held_out"), or fixed values of parameters.
+            limits: other limits, as `Limits` or by name.
+            parser: another parser, or its name.
+            render_mode: "ansi", "human", or None.
+            sandbox: where untrusted code runs; None: one shared by the process.
+            seed: the seed of the first episode when `reset` is given none.
+
+        Raises:
+            ValueError: an unknown term, parameter, limit, parser or mode, or an impossible value.
+        """
+        if tasks is not None or split is not None:
+            self.tasks = self.read_tasks(self.tasks if tasks is None else tasks, split)
+        if reward:
+            self.rewards = self.rewards.weighted(reward)
+        if limits is not None:
+            self.limits = limits if isinstance(limits, Limits) else limited(self.limits, limits)
+        if parser is not None:
+            self.parser = parsing.named(parser) if isinstance(parser, str) else parser
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            modes = ", ".join(self.metadata["render_modes"])
+            raise ValueError(f"render_mode is {render_mode!r}; give one of {modes}, or None")
+        self.render_mode = render_mode
+        self.observe, self.reasoning = "text", "drop"
+        self.randomizer = Randomizer.of(self.domain, domain)
+        self.sampler = self.tasks.sampler()
+        self.standard = tuple(
+            name for name in STANDARD if name in self.rewards and self.rewards[name].fn is None
+        )
+        self.env_id = f"{type(self).__module__}:{type(self).__qualname__}"
+        self.first_seed = seed
+        self.streams = Streams()
+        self.ledger = Ledger(self.rewards)
+        self.episode = Episode(self.limits, self._width)
+        self.timing: dict[str, float] = {"outside": 0.0}  # wall seconds; never in an observation
+        self.state: Any = {}
+        self.params: dict[str, JSON] = {}
+        self.params_origin = "nominal"
+        self.task: Task = Task({"id": "none"})
+        self.session: Workbench | None = None
+        self.shown = 0  # messages that render_mode "human" has printed
+        self._given_sandbox = sandbox
+
+    # what an author writes
+
+    def begin(self, task: Task) -> str | Message | Sequence[Message]:
+        """Sets `self.state` for a task and returns the first words to the agent."""
+        raise NotImplementedError(f"{type(self).__name__} has no begin(task); write it")
+
+    def respond(self, message: Message) -> Reply | Need:
+        """Answers a message without calls; by default it is the final answer."""
+        return self.submit(message.content, reason="answered")
+
+    def after(self, results: Sequence[ToolResult]) -> Reply | Need | None:
+        """Speaks after the tools of one message have run; by default nothing."""
+        return None
+
+    def resume(self, need: Need, answer: ToolResult) -> Reply | Need:
+        """Goes on with the answer to a `Need` that `respond` or `after` returned."""
+        raise NotImplementedError(
+            f"{type(self).__name__} returns a Need but has no resume(); write it"
+        )
+
+    def score(self, answer: str) -> float:
+        """Grades a final answer, within the bounds of the outcome it is paid under."""
+        raise NotImplementedError(f"{type(self).__name__} has no score(answer); write it")
+
+    def potentials(self) -> Mapping[str, float]:
+        """Returns progress measures in [0, 1] of the present state."""
+        return {}
+
+    def menu(self) -> Sequence[ToolCall | str] | None:
+        """Returns all calls and answers, the same in every episode; None: no such list."""
+        return None
+
+    def legal(self) -> Sequence[bool] | None:
+        """Says which items of the menu are legal now; None: all."""
+        return None
+
+    def features(self) -> np.ndarray[Any, Any] | None:
+        """Returns a vector of fixed length for agents that read no text; None: text is hashed."""
+        return None
+
+    def solution(self, task: Task) -> list[str]:
+        """Returns messages that solve the task when sent in a fresh episode of it."""
+        raise NotImplementedError(f"{type(self).__name__} has no solution(task); write it")
+
+    def mergeable(self, call: ToolCall) -> bool:
+        """Whether this call's job may share an execution: only for text that a grammar confines."""
+        return False
+
+    def read_tasks(self, source: TaskSet | Any, split: str | None) -> TaskSet:
+        """Reads what was given as `tasks=`."""
+        if isinstance(source, TaskSet):
+            return source if split is None else source.filter(lambda task: task.split == split)
+        return TaskSet.load(source, split=split)
+
+    # what an author may use
+
+    def stream(self, name: str) -> np.random.Generator:
+        """Returns a named random stream of this episode."""
+        return self.streams.get(name)
+
+    def submit(self, answer: str, *, reason: str = "submitted") -> Reply:
+        """Grades an answer with `score` and ends the episode."""
+        if not self.has_score:
+            return Reply(end=reason)
+        outcomes = self.rewards.plan.outcomes
+        term = "success" if "success" in outcomes else outcomes[0]
+        value = number(f"reward term {term!r}", self.score(answer))
+        success = value >= self.rewards.plan.bounds[term][1]
+        return Reply(credits=(Credit(term, value),), end=reason, success=success)
+
+    def credit(self, term: str, value: float = 1.0, span: tuple[int, int] | None = None) -> None:
+        """Books a raw signal of a term: to the call whose tool runs now, or to the message."""
+        call_id = None if span is not None else self.episode.running
+        self.ledger.pay(term, value, call_id, span)
+
+    def open_session(self, **options: Any) -> Workbench:
+        """Returns this episode's sandbox session, opened when first used, closed at the end.
+
+        Args:
+            **options: `limits` and `files` of `Sandbox.session`.
+        """
+        if self.session is None:
+            self.session = Workbench(self.shared_sandbox, **options)
+        return self.session
+
+    def close_session(self) -> None:
+        """Ends this episode's sandbox session, if there is one."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def luck(self, tool: Tool) -> Luck:
+        """Returns the simulated luck of the call that runs now."""
+        fault = self.tools.faults.get(tool.name)
+        if fault is None:
+            return Luck()
+        index = self.episode.drawn
+        self.episode.drawn += 1
+        return fault.luck(self.stream("tool"), index, tool.name, tool.timeout)
+
+    # the native road
+
+    def start(
+        self, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Message, ...]:
+        """Begins an episode.
+
+        Args:
+            seed: episode 0 of this seed; None: the next episode of the seed in use.
+            options: "task" (id, index or Task), "episode", "attempt", "params" to force.
+
+        Returns:
+            The first messages.
+
+        Raises:
+            EnvError: the environment's own code raised.
+            ValueError: an unknown option or parameter.
+        """
+        try:
+            return opening.start(self, seed, options or {})
+        except opening.BadOptionError as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:
+            raise rendering.fault(self, error) from error
+
+    def propose(self, action: str | Message) -> Pending:
+        """Reads a message of the agent: thinking split off, calls parsed and checked.
+
+        Nothing changes outside what is returned. Whatever the agent writes is read.
+
+        Raises:
+            EpisodeOver: the episode has ended.
+        """
+        if self.episode.over:
+            raise EpisodeOver(rendering.over(self))
+        try:
+            return reading.read(self, action)
+        except Exception as error:
+            raise rendering.fault(self, error) from error
+
+    def settle(self, pending: Pending, results: Sequence[ToolResult] = ()) -> Step | Pending:
+        """Lets a message take effect.
+
+        Args:
+            pending: what `propose` (or the last `settle`) returned.
+            results: one answer for each of `pending.requests`, in any order.
+
+        Returns:
+            The step, or what is still pending: more work, or a question to a model.
+
+        Raises:
+            EnvError: the environment's own code raised, or answers do not fit the requests.
+        """
+        episode = self.episode
+        here = (episode.seed, episode.episode, episode.attempt, episode.turn)
+        if pending.turn != here or episode.over:
+            raise EnvError(f"settle got a message of {pending.turn}; this env stands at {here}")
+        try:
+            return settling.settle(self, pending, results)
+        except Exception as error:
+            raise rendering.fault(self, error) from error
+
+    def advance(self, action: str | Message) -> Step:
+        """Proposes, runs what must be run outside, and settles, until there is a step."""
+        out: Step | Pending = self.propose(action)
+        while not isinstance(out, Step):
+            out = self.settle(out, run((out,), timing=self.timing)[0] if out.requests else ())
+        return out
+
+    # Gymnasium: the turn view
+
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begins an episode; see `start`. Returns the observation and `info`."""
+        said = self.start(seed, options)
+        observation = turn.observe(self, said)
+        if self.render_mode == "human":
+            rendering.print_new(self)
+        return observation, turn.reset_info(self)
+
+    def step(self, action: str) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Sends a message; see `advance`. Returns Gymnasium's five."""
+        step = self.advance(action)
+        observation = turn.observe(self, step.messages)
+        if self.render_mode == "human":
+            rendering.print_new(self)
+        info = turn.step_info(self, step)
+        return observation, step.reward, step.terminated, step.truncated, info
+
+    def render(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Returns the transcript as text ("ansi"); "human" prints it as it grows."""
+        return rendering.render(self)
+
+    def to_html(self) -> str:
+        """Returns the transcript as a self-contained HTML fragment."""
+        return rendering.to_html(self.messages)
+
+    def close(self) -> None:
+        """Ends the sandbox session."""
+        self.close_session()
+
+    @cached_property
+    def action_space(self) -> gymnasium.Space[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """All messages."""
+        return turn.action_space(self)
+
+    @cached_property
+    def observation_space(self) -> gymnasium.Space[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What a turn may show."""
+        return turn.observation_space(self)
+
+    @property
+    def np_random(self) -> np.random.Generator:
+        """The stream "main"."""
+        return self.stream("main")
+
+    @property
+    def _np_random(self) -> np.random.Generator:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.stream("main")
+
+    @property
+    def np_random_seed(self) -> int:
+        """The seed in use."""
+        return self.episode.seed
+
+    # time travel
+
+    def snapshot(self) -> Snapshot:
+        """Returns where the episode stands; see `Snapshot`."""
+        return snapshot.take(self)
+
+    def restore(self, saved: Snapshot) -> None:
+        """Goes back (or on) to where a snapshot was taken."""
+        snapshot.restore(self, saved)
+
+    def fork(self, n: int = 1, *, salt: int | None = None) -> list[Self]:
+        """Returns n environments that go on from here, each on its own.
+
+        Args:
+            n: how many.
+            salt: None: all share this one's future luck; else fork i draws anew by (salt, i).
+        """
+        return [snapshot.fork(self, None if salt is None else f"{salt}/{i}") for i in range(n)]
+
+    def anchor(self) -> bytes:
+        """Returns a hash of the state: equal states of one task have equal anchors."""
+        return snapshot.anchor(self.state)
+
+    # what it knows of itself
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The transcript."""
+        return tuple(self.episode.messages)
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the task was solved; None before the end."""
+        return self.episode.success
+
+    @property
+    def reward_range_of_episode(self) -> tuple[float, float]:
+        """Bounds of an episode's total reward."""
+        return self.rewards.range(self.limits.turns)
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """Where untrusted code runs: the one given, or one shared by the process."""
+        return self.shared_sandbox()
+
+    def shared_sandbox(self) -> Sandbox:
+        """Returns `sandbox`; a method, so that it can be handed on without opening anything."""
+        return shared_sandbox() if self._given_sandbox is None else self._given_sandbox
+
+    def _width(self, text: str) -> int:
+        tokenizer = self.tokenizer or BYTES
+        return len(tokenizer.encode(text))
+
+
+BYTES = ByteTokenizer()
+
+
+def limited(limits: Limits, changes: Mapping[str, Any]) -> Limits:
+    """Returns limits with some changed.
+
+    Raises:
+        ValueError: an unknown limit, with the nearest name.
+    """
+    known = [field.name for field in fields(limits)]
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"limits: {', '.join(known)}"
+            raise ValueError(f"there is no limit {name!r}; {hint}")
+    return replace(limits, **changes)

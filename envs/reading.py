@@ -1,0 +1,246 @@
+"""From an agent's text to a message whose calls are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .exchange import Limits, Pending, Request, Thinks
+from .messages import Message, Problem, ToolCall, ToolResult
+from .tools import Tool
+from .work import refused
+
+if TYPE_CHECKING:
+    from .core import Env
+
+__all__ = ["clean", "fit", "read", "split_thinking"]
+
+new = tuple.__new__
+
+
+def read(env: Env, action: str | Message) -> Pending:
+    """Reads one message of the agent, and starts what its sandbox tools ask for.
+
+    Args:
+        env: the environment; nothing in it changes.
+        action: text, or a message whose thinking is already split off. Calls that it carries are
+            taken as they are; where it carries none, its content is parsed.
+    """
+    episode = env.episode
+    turn = (episode.seed, episode.episode, episode.attempt, episode.turn)
+    limits = env.limits
+    content, reasoning, offset, fault = "", "", 0, None
+    if isinstance(action, Message):
+        if action.calls:
+            pending = Pending(action, action.content, 0, turn)
+            check_calls(env, pending, action.calls)
+            return pending
+        raw = action.content if action.content.isascii() else clean(action.content)
+        content, reasoning = raw, action.reasoning
+    else:
+        content = raw = action if action.isascii() else clean(action)
+        thinks = env.thinks
+        # nearly all texts without thinking are told apart by two cheap tests
+        if thinks is not None and (thinks.inside or raw.lstrip().startswith(thinks.opening)):
+            content, reasoning, offset, fault = split_thinking(raw, thinks)
+    if len(content) > limits.action_chars:
+        fault = too_long(len(content), limits.action_chars)
+        content = content[: limits.action_chars]
+    if fault is not None:
+        pending = Pending(new(Message, ("assistant", content, (), None, (), "")), raw, offset, turn)
+        pending.fault = fault
+        pending.count(fault)
+    else:
+        parsed = env.parser(content)
+        message = new(Message, ("assistant", content, (), None, (), ""))
+        pending = Pending(message, raw, offset, turn)
+        pending.answer = parsed.content
+        for problem in parsed.problems:
+            pending.count(problem)
+        if parsed.calls:
+            check_calls(env, pending, parsed.calls)
+        elif parsed.problems:
+            stop_unread(pending, parsed.problems)
+    if reasoning:
+        keep_reasoning(pending, reasoning, limits)
+    return pending
+
+
+def check_calls(env: Env, pending: Pending, wishes: Sequence[ToolCall]) -> None:
+    """Numbers and checks calls; those that cannot run get their result at once."""
+    toolbox = env.tools
+    results = pending.results
+    allowed = env.limits.calls
+    number = env.episode.calls
+    taken: set[str] = set()
+    calls: list[ToolCall] = []
+    outside = False
+    for position, wish in enumerate(wishes):
+        call_id = wish[0]
+        if not call_id or call_id in taken:
+            call_id = f"c{number + position}"
+            while call_id in taken:
+                call_id += "'"
+        taken.add(call_id)
+        arguments, problem = toolbox.check(wish)
+        if allowed is not None and position >= allowed:
+            arguments, problem = None, too_many(len(wishes), allowed)
+        if problem is not None:
+            pending.count(problem)
+        if arguments is None:
+            fault = problem or Problem("malformed", "This call cannot be read.")
+            calls.append(new(ToolCall, (call_id, wish[1], wish[2], wish[3], fault)))
+            results.append(refused(call_id, fault))
+            continue
+        calls.append(new(ToolCall, (call_id, wish[1], arguments, wish[3], None)))
+        results.append(None)
+        outside = outside or toolbox[wish[1]].resource != "inline"
+    old = pending.message
+    pending.message = new(Message, (old[0], old[1], tuple(calls), None, old[4], old[5]))
+    if outside:
+        start_outside(env, pending)
+
+
+def start_outside(env: Env, pending: Pending) -> None:
+    """Asks for the work of every call that does not run in this thread."""
+    requests: list[Request] = []
+    pending.generators = {}
+    pending.held = {}
+    pending.sandbox = env.shared_sandbox
+    for position, call in enumerate(pending.message.calls):
+        if pending.results[position] is not None:
+            continue
+        tool = env.tools[call.name]
+        if tool.resource == "sandbox":
+            work, result = advance_generator(env, pending, tool, call, None)
+            pending.results[position] = result
+            if result is None:
+                requests.append(sandbox_request(env, tool, call, work))
+        elif tool.resource == "network":
+            requests.append(Request(call.id, "network", network_work(env, tool, call), tool))
+    pending.requests = tuple(requests)
+
+
+def sandbox_request(env: Env, tool: Tool, call: ToolCall, work: Any) -> Request:
+    """Returns the request of a sandbox tool; jobs that may share an execution name their tool."""
+    shared = tool if tool.merge is not None and env.mergeable(call) else None
+    return Request(call.id, "sandbox", work, shared)
+
+
+def network_work(env: Env, tool: Tool, call: ToolCall) -> Callable[[], Any]:
+    """Returns a callable that runs a network tool; it gives a value, or a coroutine."""
+    return partial(tool.call, call.arguments, env)
+
+
+def advance_generator(
+    env: Env, pending: Pending, tool: Tool, call: ToolCall, answer: Any
+) -> tuple[Any, ToolResult | None]:
+    """Runs a sandbox tool to its next wish, or to its end.
+
+    Args:
+        env: the owner of tools that are methods.
+        pending: holds the generator.
+        tool: the tool.
+        call: the call it serves.
+        answer: what its last wish brought; None at the start.
+
+    Returns:
+        The work it asks for and None, or None and the call's result.
+    """
+    generator = pending.generators.get(call.id)
+    if generator is None:
+        generator = pending.generators[call.id] = tool.call(call.arguments, env)
+    try:
+        if isinstance(answer, Exception):
+            return generator.throw(answer), None
+        return generator.send(answer), None
+    except StopIteration as stop:
+        result = tool.answer(call.id, stop.value)
+    except Exception as error:
+        failed = tool.failure(call.id, error)
+        if failed is None:
+            raise
+        result = failed
+    del pending.generators[call.id]
+    return None, result
+
+
+def stop_unread(pending: Pending, problems: Sequence[Problem]) -> None:
+    """Makes the first problem that stops a message without calls its observation."""
+    for problem in problems:
+        if problem.code not in ("coerced", "repaired"):
+            pending.fault = problem
+            return
+
+
+def keep_reasoning(pending: Pending, reasoning: str, limits: Limits) -> None:
+    """Stores thinking text; what passes its limit is cut and counted."""
+    if len(reasoning) > limits.reasoning_chars:
+        pending.count(too_long(len(reasoning), limits.reasoning_chars))
+        reasoning = reasoning[: limits.reasoning_chars]
+    pending.message = pending.message._replace(reasoning=reasoning)
+
+
+def split_thinking(raw: str, thinks: Thinks) -> tuple[str, str, int, Problem | None]:
+    """Splits off a block of thinking text that begins a message.
+
+    Returns:
+        Content, reasoning, characters before the content, and a problem if the block never closes.
+
+    Example:
+        >>> split_thinking("<think>add</think> 4", Thinks())[:3]
+        ('4', 'add', 19)
+    """
+    start = len(raw) - len(raw.lstrip())
+    if raw.startswith(thinks.opening, start):
+        start += len(thinks.opening)
+    elif thinks.inside:
+        start = 0
+    else:
+        return raw, "", 0, None
+    stop = raw.find(thinks.closing, start)
+    if stop < 0:
+        detail = f"The thinking block never closes; write {thinks.closing} before the message."
+        return "", raw[start:], len(raw), Problem("too_long", detail)
+    after = stop + len(thinks.closing)
+    offset = len(raw) - len(raw[after:].lstrip())
+    return raw[offset:], raw[start:stop], offset, None
+
+
+def too_long(size: int, limit: int) -> Problem:
+    """The problem of a text that is longer than what is read of it."""
+    detail = f"The message has {size:,} characters; at most {limit:,} are read."
+    return Problem("too_long", detail)
+
+
+def too_many(count: int, limit: int) -> Problem:
+    """The problem of a call behind the last one that is run."""
+    detail = f"The message has {count:,} calls; at most {limit:,} are run."
+    return Problem("too_many_calls", detail)
+
+
+def clean(text: str) -> str:
+    """Returns the text with lone surrogates replaced: they have no place in UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def fit(text: str, limit: int) -> str:
+    """Shortens a text to `limit` characters: its head, a note, its tail.
+
+    Example:
+        >>> fit("a" * 100, 64)
+        'aaaaaaaaaaaaaaaa… [69 characters left out] …aaaaaaaaaaaaaaa'
+    """
+    if not text.isascii():
+        text = clean(text)
+    if len(text) <= limit:
+        return text
+    room = limit - len(f"… [{len(text):,} characters left out] …")
+    head, tail = (room + 1) // 2, room // 2
+    left = len(text) - head - tail
+    return f"{text[:head]}… [{left:,} characters left out] …{text[len(text) - tail :]}"

@@ -1,0 +1,403 @@
+"""From a message and the answers to its requests to a step: tools, rules, reward, end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .exchange import NO_PROBLEMS, NOTHING, EnvError, Need, Pending, Reply, Request, Step
+from .ledger import number
+from .messages import JSON, Message, Problem, ToolCall, ToolResult
+from .reading import advance_generator, fit, sandbox_request
+from .tools import Tool
+from .work import refused
+
+if TYPE_CHECKING:
+    from .core import Env
+
+__all__ = ["settle"]
+
+new = tuple.__new__
+QUIET = Reply()  # a message whose tools have said all there is to say
+# what a message that is not in form is penalised for, once a message, under the term `format`
+FORM = ("malformed", "unknown_tool", "bad_arguments", "too_long", "too_many_calls")
+
+
+def settle(env: Env, pending: Pending, answers: Sequence[ToolResult]) -> Step | Pending:
+    """Runs what is left of a message; see `Env.settle`."""
+    if pending.requests:
+        if (failure := receive(pending, answers)) is not None:
+            return fail(env, pending, failure)
+        if pending.need is not None:
+            return hear(env, pending)
+    elif answers:
+        known = [answer.call_id for answer in answers]
+        raise EnvError(f"settle got answers to {known}, but nothing was asked; give ()")
+    calls = pending.message.calls
+    if calls:
+        if (later := run_calls(env, pending, calls)) is not None:
+            return later
+        results: Sequence[ToolResult] = pending.results  # pyright: ignore[reportAssignmentType]
+        if any([result.infrastructure for result in results]):
+            return fail(env, pending, next(r for r in results if r.infrastructure))
+        reply = env.after(results) if env.has_after else None
+    elif pending.fault is not None:
+        reply = Reply((new(Message, ("tool", pending.fault.text, (), None, (), "")),))
+    else:
+        reply = env.respond(for_rules(env, pending))
+    return conclude(env, pending, reply)
+
+
+def receive(pending: Pending, answers: Sequence[ToolResult]) -> ToolResult | None:
+    """Stores answers by key; returns the first that is a failure of ours.
+
+    Raises:
+        EnvError: an answer is missing, or nobody asked for it.
+    """
+    wanted = {request.key for request in pending.requests}
+    given = {answer.call_id: answer for answer in answers}
+    if given.keys() != wanted:
+        raise EnvError(
+            f"settle got answers to {sorted(given)}; it wants one for each of {sorted(wanted)}"
+        )
+    for request in pending.requests:
+        if given[request.key].infrastructure:
+            return given[request.key]
+    pending.held = {**pending.held, **given}
+    pending.requests = ()
+    return None
+
+
+def run_calls(env: Env, pending: Pending, calls: Sequence[ToolCall]) -> Pending | None:
+    """Lets the calls take effect in order; returns what is still pending when one must wait."""
+    results = pending.results
+    ledger = env.ledger
+    episode = env.episode
+    toolbox = env.tools
+    repeats = episode.repeats is not None
+    for position in range(pending.settled, len(calls)):
+        call = calls[position]
+        result = results[position]
+        if result is None:
+            tool = toolbox[call[1]]
+            episode.running = call[0]
+            if repeats:
+                pay_repeat(env, call)
+            if tool.resource == "inline":
+                result = run_inline(env, tool, call)
+            else:
+                result, again = run_outside(env, pending, tool, call)
+                if result is None:
+                    episode.running = None
+                    return pending.then(again)
+            results[position] = result
+        pending.settled = position + 1
+        if env.has_potentials:
+            ledger.move(env.potentials(), call[0])
+    episode.running = None
+    return None
+
+
+def run_inline(env: Env, tool: Tool, call: ToolCall) -> ToolResult:
+    """Runs a tool in this thread; its own errors become its result, any other propagates."""
+    if env.tools.faults:
+        luck = env.luck(tool)
+        if luck.problem is not None:
+            return refused(call.id, luck.problem)._replace(seconds=luck.seconds)
+    else:
+        luck = None
+    try:
+        value = tool.function(env, **call[2]) if tool.method else tool.function(**call[2])
+        if type(value) is str:
+            result = new(ToolResult, (call[0], value, True, None, value, 0.0, tool.price, False))
+        else:
+            result = tool.answer(call[0], value)
+    except Exception as error:
+        failed = tool.failure(call[0], error)
+        if failed is None:
+            if env.strict_tools:
+                raise
+            failed = ours(call.id, error)
+        result = failed
+    return result if luck is None else result._replace(seconds=result.seconds + luck.seconds)
+
+
+def ours(call_id: str, error: Exception) -> ToolResult:
+    """The result of a tool with a bug, where such bugs are not to stop a run."""
+    problem = Problem("infrastructure", f"{type(error).__name__}: {error}")
+    return ToolResult(call_id, problem.text, False, problem, infrastructure=True)
+
+
+def run_outside(
+    env: Env, pending: Pending, tool: Tool, call: ToolCall
+) -> tuple[ToolResult | None, tuple[Request, ...]]:
+    """Continues a call whose answer has come; returns its result, or its next request."""
+    answer = pending.held.pop(call.id)
+    if tool.resource == "network":
+        return network_result(env, tool, call, answer), ()
+    work, result = advance_generator(env, pending, tool, call, answer.value)
+    if result is not None:
+        return result, ()
+    return None, (sandbox_request(env, tool, call, work),)
+
+
+def network_result(env: Env, tool: Tool, call: ToolCall, answer: ToolResult) -> ToolResult:
+    """Returns what a network tool answers; an exception that is none of its answers is a bug."""
+    if answer.problem is not None:
+        return answer
+    if not isinstance(answer.value, Exception):
+        return tool.answer(call.id, answer.value)
+    result = tool.failure(call.id, answer.value)
+    if result is None:
+        if env.strict_tools:
+            raise answer.value
+        result = ours(call.id, answer.value)
+    return result
+
+
+def for_rules(env: Env, pending: Pending) -> Message:
+    """Returns the message as rules see it: the parsed answer, thinking text left out."""
+    message = pending.message
+    if pending.answer != message.content:
+        message = message._replace(content=pending.answer)
+    if message.reasoning and not env.reads_reasoning:
+        message = message._replace(reasoning="")
+    return message
+
+
+def hear(env: Env, pending: Pending) -> Step | Pending:
+    """Gives a model's answer to the rules that asked for it."""
+    need = pending.need
+    assert need is not None
+    answer = pending.held.pop(need.key)
+    pending.need = None
+    if pending.reply is not None:  # the judge of a SelfEvaluation
+        if answer.value is not None:
+            for name in env.rewards.plan.beliefs:
+                env.ledger.believe(name, answer.value)
+        return finish(env, pending, pending.reply)
+    return conclude(env, pending, env.resume(need, answer))
+
+
+def conclude(env: Env, pending: Pending, reply: Reply | Need | None) -> Step | Pending:
+    """Ends the step with the rules' reply, or asks what the rules or the judge want to know."""
+    if reply is None:
+        reply = QUIET
+    if isinstance(reply, Need):
+        pending.need = reply
+    elif env.rewards.plan.beliefs and reply.end is None and not reply.excluded:
+        pending.reply = reply
+        pending.need = belief(env, pending)
+    else:
+        return finish(env, pending, reply)
+    return pending.then((Request(pending.need.key, "need", pending.need),))
+
+
+def belief(env: Env, pending: Pending) -> Need:
+    """Returns the question of a SelfEvaluation about the transcript so far."""
+    name = env.rewards.plan.beliefs[0]
+    question = getattr(env.rewards[name], "question", "")
+    said = [*env.episode.messages, pending.message, *tool_messages(env, pending)]
+    bare = tuple(message._replace(reasoning="") for message in said)
+    key = "/".join(str(part) for part in pending.turn)
+    return Need("judge", (*bare, Message("user", question)), key)
+
+
+def tool_messages(env: Env, pending: Pending) -> list[Message]:
+    """Returns what the tools say, each result within its limit."""
+    limit = env.limits.result_chars
+    said: list[Message] = []
+    for result in pending.results:
+        assert result is not None
+        content = result[1]
+        if len(content) > limit or not content.isascii():
+            content = fit(content, limit)
+        said.append(new(Message, ("tool", content, (), result[0], (), "")))
+    return said
+
+
+def finish(env: Env, pending: Pending, reply: Reply) -> Step:
+    """Books the step and returns it."""
+    episode, ledger = env.episode, env.ledger
+    results = pending.results
+    news = tool_messages(env, pending) if results else []
+    if reply.messages:
+        news += reply.messages
+    said = bounded(env, news)
+    episode.messages.append(pending.message)
+    episode.messages += said
+    episode.turn += 1
+    episode.calls += len(results)
+    problems = count_results(pending) if results else pending.problems
+    seconds, cost = episode.spend(results)
+    for term, value, call_id, span in reply.credits:
+        ledger.pay(term, value, call_id, span)
+    for name, value in reply.costs.items():
+        ledger.charge(name, value)
+    if env.standard:
+        pay_standard(env, pending, problems, seconds, cost)
+    truncated = None if reply.end is not None else episode.limit_reached(pending.raw)
+    if reply.excluded:
+        return end_excluded(env, pending, said, reply.end or "excluded", problems)
+    success = reply.success
+    if env.rewards.plan.graded:
+        success = grade(env, pending, reply, success)
+    potentials: Mapping[str, float] = NOTHING
+    if env.has_potentials:
+        potentials = env.potentials()
+        ledger.move(potentials)
+    terminated = reply.end is not None
+    reward, terms, credits, costs = ledger.close(terminated)
+    info = step_info(env, potentials, problems, seconds, cost, len(results))
+    reason = reply.end or truncated
+    if reason is None:
+        success = None
+    else:
+        success = bool(success)
+        episode.close(reason, success, False)
+        env.close_session()
+    ends = (terminated, truncated is not None, reason, success, False, info)
+    return new(Step, (said, reward, terms, credits, costs, *ends))
+
+
+def step_info(
+    env: Env,
+    potentials: Mapping[str, float],
+    problems: dict[str, int],
+    seconds: float,
+    cost: float,
+    calls: int,
+) -> dict[str, Any]:
+    """Returns the `info` of a native step."""
+    signals, env.ledger.signals = env.ledger.signals, {}
+    return {
+        "turn": env.episode.turn,
+        "calls": calls,
+        "potentials": potentials,
+        "problems": problems,
+        "signals": signals,
+        "simulated_seconds": seconds,
+        "tool_cost": cost,
+    }
+
+
+def bounded(env: Env, news: Sequence[Message]) -> tuple[Message, ...]:
+    """Returns messages that together fit the limit of an observation, and have only UTF-8 text."""
+    total = 0
+    for message in news:
+        content = message[1]
+        if not content.isascii():
+            break
+        total += len(content) + 1
+    else:
+        if total <= env.limits.observation_chars:
+            return tuple(news)
+    share = max(64, env.limits.observation_chars // max(1, len(news)) - 1)
+    whole = sum(len(message[1]) + 1 for message in news) <= env.limits.observation_chars
+    limit = env.limits.observation_chars if whole else share
+    return tuple(message._replace(content=fit(message[1], limit)) for message in news)
+
+
+def count_results(pending: Pending) -> dict[str, int]:
+    """Counts the problems of results that no check had counted."""
+    counts = pending.problems
+    for result, call in zip(pending.results, pending.message.calls, strict=True):
+        assert result is not None
+        problem = result[3]
+        if problem is None or call[4] is problem:
+            continue  # counted when the message was read, or vetoed
+        if counts is NO_PROBLEMS or counts is pending.problems:
+            counts = dict(counts)
+        counts[problem.code] = counts.get(problem.code, 0) + 1
+    return counts
+
+
+def pay_standard(
+    env: Env, pending: Pending, problems: Mapping[str, int], seconds: float, cost: float
+) -> None:
+    """Books the terms that every environment may declare and the base class pays."""
+    ledger = env.ledger
+    for name in env.standard:
+        if name == "format":
+            if any(code in problems for code in FORM):
+                ledger.pay("format", 1.0)
+        elif name == "step":
+            ledger.pay("step", 1.0)
+        elif name == "valid_call":
+            for call in pending.message.calls:
+                if call.problem is None:
+                    ledger.pay("valid_call", 1.0, call.id)
+        elif name == "latency":
+            ledger.pay("latency", seconds)
+        elif name == "price":
+            ledger.pay("price", cost)
+
+
+def pay_repeat(env: Env, call: ToolCall) -> None:
+    """Books the same call with the same arguments on an unchanged state."""
+    repeats = env.episode.repeats
+    assert repeats is not None
+    mark = f"{call.name}{sorted(call.arguments.items())}{env.anchor().hex()}"
+    if mark in repeats:
+        env.ledger.pay("repeat", 1.0, call.id)
+    repeats.add(mark)
+
+
+def grade(env: Env, pending: Pending, reply: Reply, success: bool | None) -> bool | None:
+    """Evaluates the functions of terms: potentials and events now, outcomes at the end."""
+    known = facts(env, pending)
+    outcomes = env.rewards.plan.outcomes
+    for name, fn, reads, when in env.rewards.plan.graded:
+        if when == "end" and reply.end is None:
+            continue
+        value = number(f"reward term {name!r}", fn(**{key: known[key] for key in reads}))
+        if when == "phi":
+            env.ledger.believe(name, value)
+            continue
+        env.ledger.pay(name, value)
+        if success is None and name in outcomes and reply.end is not None:
+            success = value >= env.rewards.plan.bounds[name][1]
+    return success
+
+
+def facts(env: Env, pending: Pending | None) -> dict[str, JSON]:
+    """Returns what the function of a term may read, by name."""
+    message = pending.message if pending else None
+    spoken = pending is not None and not pending.message.calls and pending.fault is None
+    return {
+        "task": env.task,
+        "answer": pending.answer if pending and spoken else "",
+        "messages": env.messages,
+        "calls": message.calls if message else (),
+        "results": tuple(pending.results) if pending else (),
+        "state": env.state,
+        "params": env.params,
+        "step": env.episode.turn,
+    }
+
+
+def fail(env: Env, pending: Pending, failure: ToolResult) -> Step:
+    """Ends the episode because something of ours broke: no reward, no blame."""
+    for generator in pending.generators.values():
+        generator.close()
+    reason = failure.problem.text if failure.problem else failure.content
+    message = Message("tool", reason or "infrastructure", (), failure.call_id)
+    said = bounded(env, [message])
+    env.episode.messages.append(pending.message)
+    env.episode.messages += said
+    env.episode.turn += 1
+    problems = {**pending.problems, "infrastructure": 1}
+    return end_excluded(env, pending, said, "infrastructure", problems)
+
+
+def end_excluded(
+    env: Env, pending: Pending, said: tuple[Message, ...], reason: str, problems: dict[str, int]
+) -> Step:
+    """Returns the last step of an episode that is no experience."""
+    env.ledger.void()
+    env.episode.running = None
+    env.episode.close(reason, None, True)
+    env.close_session()
+    info = step_info(env, NOTHING, problems, 0.0, 0.0, len(pending.message.calls))
+    tail = (False, True, reason, None, True, info)
+    return new(Step, (said, 0.0, NOTHING, (), NOTHING, *tail))

@@ -1,0 +1,256 @@
+"""Plain values as bytes: exact types out, one error for anything else."""
+
+import contextlib
+import math
+import struct
+from collections import Counter, OrderedDict, defaultdict, deque
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from palaestra.tool_sandbox import values
+
+ZONES = st.none() | st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))
+NUMBERS = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
+EXACT = st.decimals(allow_nan=False) | st.fractions()
+MOMENTS = st.dates() | st.times(timezones=ZONES) | st.datetimes(timezones=ZONES) | st.timedeltas()
+TEXTS = st.text() | st.binary() | st.text(st.characters(categories=["Cs", "Lu"]))
+RANGES = st.builds(range, st.integers(), st.integers(), st.integers(1, 9))
+TYPES = RANGES | st.sampled_from([int, str, dict, ValueError, type(None), type])
+
+
+@st.composite
+def keys(draw, depth=2):
+    """A hashable plain value."""
+    shape = draw(st.integers(0, 7 if depth else 5))
+    if shape > 5:
+        items = draw(st.lists(keys(depth - 1), max_size=3))
+        return tuple(items) if shape == 6 else frozenset(items)
+    return draw((st.none() | st.booleans(), NUMBERS, EXACT, MOMENTS, TEXTS, TYPES)[shape])
+
+
+@st.composite
+def plain(draw, depth=3):
+    """Any plain value."""
+    if not depth or draw(st.booleans()):
+        return draw(keys())
+    items = draw(st.lists(plain(depth - 1), max_size=3))
+    names = draw(st.lists(keys(1), max_size=3))
+    pairs = dict(zip(names, items, strict=False))
+    forms = (
+        lambda: items,
+        lambda: tuple(items),
+        lambda: set(names),
+        lambda: pairs,
+        lambda: OrderedDict(pairs),
+        lambda: defaultdict(list, pairs),
+        lambda: Counter(names),
+        lambda: deque(items, 9),
+    )
+    return draw(st.sampled_from(forms))()
+
+
+def same(one, two):
+    """Equal, and of the same types all the way down."""
+    if type(one) is not type(two) or one != two:
+        return False
+    if isinstance(one, dict):
+        return all(map(same, one, two)) and all(map(same, one.values(), two.values()))
+    if isinstance(one, list | tuple | deque):
+        return all(map(same, one, two))
+    if isinstance(one, float):
+        return math.copysign(1, one) == math.copysign(1, two)
+    return True
+
+
+@given(plain())
+def test_a_plain_value_comes_back_equal_with_exact_types(value):
+    back = values.decode(values.encode(value))
+    assert same(back, value)
+    if isinstance(value, defaultdict):
+        assert back.default_factory is value.default_factory
+    if isinstance(value, deque):
+        assert back.maxlen == value.maxlen
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_decode_or_raise_one_error(data):
+    with contextlib.suppress(values.BadValue):
+        values.decode(data)
+
+
+@given(plain(), st.data())
+def test_damaged_bytes_decode_or_raise_one_error(value, data):
+    good = bytearray(values.encode(value))
+    at = data.draw(st.integers(0, len(good) - 1))
+    good[at] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(good)))
+    for hostile in (good, good[:cut]):
+        with contextlib.suppress(values.BadValue):
+            values.decode(hostile)
+
+
+class Sly(int):
+    """Equal to everything."""
+
+    def __eq__(self, other):
+        return True
+
+    __hash__ = int.__hash__
+
+
+class Loose(list):
+    """A list that is not exactly a list."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Sly(3),
+        Loose(),
+        [Loose()],
+        {Sly(1): 2},
+        object(),
+        memoryview(b""),
+        bytearray(b"x"),
+        lambda: 0,
+        Sly,
+        (n for n in [1]),
+        math,
+        1 << values.BITS,
+        Fraction(1, 1 << values.RATIO_BITS),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_plain_value_is_refused(value):
+    with pytest.raises(values.NotPlain):
+        values.encode(value)
+
+
+def test_a_slice_survives():
+    assert values.decode(values.encode(slice(1, None, -1))) == slice(1, None, -1)
+
+
+def test_nan_and_the_infinities_survive():
+    assert math.isnan(values.decode(values.encode(math.nan)))
+    assert values.decode(values.encode([math.inf, -math.inf])) == [math.inf, -math.inf]
+    assert values.decode(values.encode(Decimal("NaN"))).is_nan()
+
+
+def test_a_cycle_is_refused_by_depth():
+    loop = []
+    loop.append(loop)
+    with pytest.raises(values.NotPlain, match="deeper"):
+        values.encode(loop)
+
+
+def test_depth_is_bounded_on_both_sides():
+    deep = []
+    for _ in range(values.DEPTH):
+        deep = [deep]
+    assert values.decode(values.encode(deep)) == deep
+    with pytest.raises(values.NotPlain):
+        values.encode([deep])
+    with pytest.raises(values.BadValue):
+        values.decode(b"l\x01\x00\x00\x00" + values.encode(deep))
+
+
+def test_a_value_that_doubles_at_each_level_is_refused_soon():
+    double = ["x" * 1000]
+    for _ in range(90):
+        double = [double, double]
+    with pytest.raises(values.NotPlain):
+        values.encode(double)
+
+
+def test_a_value_larger_than_asked_for_is_refused():
+    assert values.encode("x" * 10, size=15)
+    with pytest.raises(values.NotPlain, match="smaller"):
+        values.encode("x" * 11, size=15)
+
+
+def test_a_count_that_lies_is_refused():
+    for tag in b"sblStzdCOim":
+        with pytest.raises(values.BadValue):
+            values.decode(bytes([tag]) + b"\xff\xff\xff\xff")
+
+
+def test_too_many_nodes_are_refused():
+    data = b"l" + struct.pack("<I", 1000) + b"N" * 1000
+    assert len(values.decode(data)) == 1000
+    with pytest.raises(values.BadValue):
+        values.decode(data, nodes=1000)
+
+
+def test_keys_that_share_a_hash_are_refused_before_they_cost_time():
+    # Inserting these would take hours, and the suite's own time-out would end the test.
+    prime = (1 << 61) - 1
+    keys = [n * prime for n in range(100_000)]
+    body = b"".join(map(values.encode, keys))
+    for tag in b"Sz":
+        with pytest.raises(values.BadValue, match="hash"):
+            values.decode(bytes([tag]) + struct.pack("<I", len(keys)) + body)
+
+
+def test_bytes_after_the_value_are_refused():
+    with pytest.raises(values.BadValue, match="follow"):
+        values.decode(values.encode(1) + b"N")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"?",
+        b"S\x01\x00\x00\x00l\x00\x00\x00\x00",
+        b"d\x01\x00\x00\x00d\x00\x00\x00\x00N",
+        b"r" + values.encode(1) + values.encode(0),
+        b"r" + values.encode(1.0) + values.encode(2.0),
+        b"m\x03\x00\x00\x00abc",
+        b"i\x02\x00\x00\x00zz",
+        b"s\x01\x00\x00\x00\xff",
+        b"e\x04\x00\x00\x00exec",
+        b"q" + values.encode(-1) + b"\x00\x00\x00\x00",
+        b"y" + values.encode("date") + values.encode((1, 2)),
+        b"y" + values.encode("os.system") + values.encode(("true",)),
+        b"D" + values.encode(1) + b"\x00\x00\x00\x00",
+        b"h" + bytes(8),
+    ],
+)
+def test_a_wrong_value_is_refused(data):
+    with pytest.raises(values.BadValue):
+        values.decode(data)
+
+
+def test_a_defaultdict_with_a_factory_of_its_own_keeps_what_it_equals():
+    back = values.decode(values.encode(defaultdict(lambda: 3, {"a": 1})))
+    assert type(back) is defaultdict
+    assert back == {"a": 1}
+    assert back.default_factory is None
+
+
+def test_handles_stand_for_what_has_no_plain_form():
+    things = []
+
+    def lend(value):
+        things.append(value)
+        return len(things) - 1
+
+    strange = object()
+    data = values.encode([1, strange, {"k": strange}], handle=lend)
+    back = values.decode(data, handle=lambda number: things[number])
+    assert back[1] is strange
+    assert back[2]["k"] is strange
+    with pytest.raises(values.BadValue, match="handle"):
+        values.decode(data)
+
+
+def test_dates_with_fold_and_zone_survive():
+    moment = datetime(2024, 10, 27, 1, 30, tzinfo=timezone(timedelta(hours=1), "X"), fold=1)
+    back = values.decode(values.encode([moment, time(1, fold=1), date(1, 1, 1)]))
+    assert back == [moment, time(1, fold=1), date(1, 1, 1)]
+    assert back[0].fold == 1
+    assert back[0].tzname() == "X"

@@ -1,0 +1,145 @@
+"""Which backend serves a sandbox: probes by starting one, and fails closed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from .advice import advise
+from .cell import Cell, StartFailed
+from .embedded import Embedded
+from .errors import BackendFailed, SandboxUnavailable
+from .limits import LEVELS, Isolation, Level, Limits
+
+Name = Literal["auto", "cell", "docker", "process"]
+logger = logging.getLogger("palaestra.sandbox")
+_said: set[str] = set()
+
+
+class Backend(Protocol):
+    """What makes workers."""
+
+    @property
+    def name(self) -> str:
+        """As in `Isolation.backend`."""
+        ...
+
+    @property
+    def lacks(self) -> str:
+        """Why memory is only polled; empty where a group counts it."""
+        ...
+
+    def begin(self, limits: Limits) -> Cell:
+        """A worker that is starting."""
+        ...
+
+    def close(self) -> None:
+        """Frees what is not a worker's own."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer: closes descriptors, ends nothing."""
+        ...
+
+
+class Wish(NamedTuple):
+    """What a sandbox was asked for."""
+
+    backend: Name
+    minimum: Level
+    python: str | None
+    preload: tuple[str, ...]
+    readable: tuple[str, ...]
+    image: str | None
+
+
+def isolation_of(cell: Cell, backend: Backend) -> Isolation:
+    """What a ready cell's self-test observed."""
+    seen = cell.wait_ready()
+    layers = tuple(str(layer) for layer in seen["layers"])
+    missing = [str(layer) for layer in seen["missing"]]
+    advice = ""
+    if backend.lacks:
+        missing.append("resource group")
+        advice = f"{backend.lacks}: memory is polled"
+    level: Level = next(one for one in LEVELS if one == seen["level"])
+    return Isolation(backend.name, level, layers, tuple(missing), advice)
+
+
+def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
+    """The first backend that reaches the wish, its first worker, and what that observed.
+
+    Raises:
+        SandboxUnavailable: None does; the message lists each with what it lacks.
+    """
+    complaints: list[str] = []
+    for make in _candidates(wish):
+        backend: Backend | None = None
+        cell: Cell | None = None
+        try:
+            backend = make()
+            cell = backend.begin(limits)
+            isolation = isolation_of(cell, backend)
+        except (StartFailed, BackendFailed) as problem:
+            name = backend.name if backend is not None else "docker"
+            complaints.append(f"{name}: {problem}. {advise(problem)}")
+            if cell is not None:
+                cell.close()
+            if backend is not None:
+                backend.close()
+            continue
+        if LEVELS.index(isolation.level) >= LEVELS.index(wish.minimum):
+            _say(isolation)
+            return backend, cell, isolation
+        complaints.append(f"{isolation.backend}: reaches {isolation.level} only")
+        cell.close()
+        backend.close()
+    wanted = f'no backend reaches "{wish.minimum}" here'
+    raise SandboxUnavailable("\n  ".join((wanted, *complaints)))
+
+
+def _candidates(wish: Wish) -> list[type[Backend] | _Maker]:
+    makers: list[type[Backend] | _Maker] = []
+    if wish.backend in ("auto", "cell"):
+        makers.append(lambda: Embedded(wish.python, wish.preload, wish.readable))
+        if wish.minimum == "reduced":
+            makers.append(lambda: Embedded(wish.python, wish.preload, wish.readable, mode="reduced"))
+    if wish.backend in ("auto", "docker"):
+        makers.append(lambda: _docker(wish))
+    if wish.backend == "process":
+        makers.append(lambda: _process(wish))
+    return makers
+
+
+class _Maker(Protocol):
+    def __call__(self) -> Backend: ...
+
+
+def _docker(wish: Wish) -> Backend:
+    from .docker import Docker  # imports a heavy library, and only here
+
+    return Docker(wish.image, wish.preload, wish.readable)
+
+
+def _process(wish: Wish) -> Backend:
+    from .process import Bare
+
+    return Bare(wish.python, wish.preload)
+
+
+def _say(isolation: Isolation) -> None:
+    """One line, once per process, if a layer that is not required is absent."""
+    if isolation.backend == "process" or not isolation.missing:
+        return
+    line = (
+        f"sandbox: {isolation.backend}, {isolation.level}; without {', '.join(isolation.missing)}"
+    )
+    if "resource group" in isolation.missing:
+        line += ' (memory is polled; see "palaestra sandbox doctor")'
+    if line not in _said:
+        _said.add(line)
+        logger.warning(line)
+
+
+__all__: Sequence[str] = ("Backend", "Name", "Wish", "choose", "isolation_of")

@@ -1,0 +1,321 @@
+"""The embedded backend: starts the zygote, asks it for cells, and keeps their processes in hand."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from . import wire
+from .cell import Cell, StartFailed
+from .errors import BackendFailed
+from .limits import Limits
+from .resources import Group, Groups
+
+_GUEST = Path(__file__).parent / "guest" / "zygote.py"
+_ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "LD_BIND_NOW": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+_FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
+_FIRST_ID = 1_000_000_000  # no account has an id from here on
+Mode = Literal["full", "reduced", "bare"]
+_END = 5.0  # seconds a killed process has to disappear
+
+
+class Processes:
+    """The keeper of a cell's launcher and pid 1, by descriptors that cannot be mistaken."""
+
+    def __init__(self, group: Group | None, root: str = "") -> None:
+        self._fds: list[int] = []
+        self._root = root  # of a worker without a root file system of its own
+        self._group = group
+        self.pids: tuple[int, ...] = ()
+
+    def take(self, data: Mapping[str, Any], fds: Sequence[int]) -> None:
+        """The pidfds of pid 1 and launcher, in this order."""
+        self._fds += fds
+        self.pids = (int(data["pid"]), int(data["launcher"]))
+
+    def settle(self) -> None:
+        """The group's limit is the caller's, plus what the cell itself holds by now."""
+        if self._group is not None:
+            self._group.settle()
+
+    def oom_kills(self) -> int:
+        """The group's count."""
+        return 0 if self._group is None else self._group.oom_kills()
+
+    def kill(self) -> None:
+        """Pid 1 first (the namespace dies with it), then the launcher."""
+        for fd in self._fds:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+        if self._group is not None:
+            self._group.kill()
+
+    def release(self) -> None:
+        """Waits for both ends, then removes the group."""
+        deadline = time.monotonic() + _END
+        fds, self._fds = self._fds, []
+        if fds and not _ended(fds, min(1.0, _END)):
+            for fd in fds:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            _ended(fds, deadline - time.monotonic())
+        for fd in fds:
+            os.close(fd)
+        group, self._group = self._group, None
+        if group is not None:
+            group.remove()
+        root, self._root = self._root, ""
+        if root:  # a tree a guest made can be deeper than Python walks
+            subprocess.run(["rm", "-rf", "--", root], check=False, stderr=subprocess.DEVNULL)
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer: the descriptors go, the processes are not ours."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        if self._group is not None:
+            self._group.forget()
+            self._group = None
+
+
+def _ended(fds: Sequence[int], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    for fd in fds:
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([fd], [], [], left)[0]:
+            return False
+    return True
+
+
+class Zygote:
+    """The warm interpreter, restarted when it is gone."""
+
+    def __init__(self, python: str, preload: Sequence[str], site: bool) -> None:
+        self._python = python
+        self._wanted = {"preload": list(preload), "site": site}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._errors = -1
+        self._starts: list[float] = []
+        self._lock = threading.Lock()
+        self.hello: Mapping[str, Any] = {}
+
+    def spawn(self, plan: Mapping[str, object], fds: Sequence[int]) -> None:
+        """Asks for one cell; the cell itself answers on the control socket it is given.
+
+        Raises:
+            BackendFailed: The zygote failed to start three times in ten seconds.
+            StartFailed: It refuses to fork.
+        """
+        frame = wire.pack(wire.SPAWN, 0, wire.pack_json(plan))
+        with self._lock:
+            for _ in range(3):
+                control = self._running()
+                try:
+                    wire.send_fds(control, frame, fds)
+                    return
+                except OSError:
+                    self._stop()
+        raise BackendFailed("the zygote hangs up as soon as it is asked")
+
+    def _running(self) -> socket.socket:
+        while self._control is None:
+            now = time.monotonic()
+            self._starts = [start for start in self._starts if now - start < 10.0]
+            if len(self._starts) >= 3:
+                raise BackendFailed(f"the zygote failed three times in 10 s: {self._words()}")
+            self._starts.append(now)
+            self._start()
+        return self._control
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._errors = os.memfd_create("zygote", os.MFD_CLOEXEC)
+        command = [self._python, *_FLAGS, str(_GUEST), str(theirs.fileno())]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=_ENVIRONMENT,
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+            theirs.close()
+            ours.settimeout(120.0)
+            ours.sendall(wire.pack(wire.SPAWN, 0, wire.pack_json(self._wanted)))
+            self.hello, _ = wire.unpack_json(wire.read_frame(ours).body)
+        except (OSError, wire.Hangup, wire.Malformed) as problem:
+            ours.close()
+            words = self._words()
+            self._stop()
+            raise StartFailed("zygote", 0, f"{problem or type(problem).__name__} {words}") from None
+        if self.hello["threads"] != 1:
+            ours.close()
+            self._stop()
+            raise StartFailed(
+                "preload", 0, f"module {self.hello['culprit']!r} starts threads; leave it out"
+            )
+        self._control = ours
+
+    def _words(self) -> str:
+        if self._errors < 0:
+            return ""
+        return os.pread(self._errors, 4096, 0).decode("utf-8", "replace").strip()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running zygote."""
+        return None if self._process is None else self._process.pid
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._errors >= 0:
+            os.close(self._errors)
+            self._errors = -1
+        process, self._process = self._process, None
+        if process is not None:
+            try:
+                process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def close(self) -> None:
+        """Ends it; idempotent. Cells that still live go on."""
+        with self._lock:
+            self._stop()
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer: closes the descriptors, reaps nothing."""
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._errors >= 0:
+            os.close(self._errors)
+            self._errors = -1
+        if self._process is not None:
+            self._process.returncode = 0  # not our child: no warning, no wait
+            self._process = None
+        self._lock = threading.Lock()
+
+
+class Embedded:
+    """Makes cells."""
+
+    def __init__(
+        self,
+        python: str | None,
+        preload: Sequence[str],
+        readable: Sequence[str],
+        *,
+        mode: Mode = "full",
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            python: Another interpreter or virtual environment.
+            preload: Modules imported once.
+            readable: Further paths that show inside, read-only.
+            mode: "full", "reduced" (no namespaces) or "bare" (nothing at all).
+        """
+        site = python is not None or any(
+            name.partition(".")[0] not in sys.stdlib_module_names for name in preload
+        )
+        self.zygote = Zygote(python or sys.executable, preload, site)
+        self._readable = list(readable)
+        self._mode: Mode = mode
+        self.name = "process" if mode == "bare" else "cell"
+        self._groups = Groups()
+        self._ids = itertools.count()
+
+    def begin(self, limits: Limits) -> Cell:
+        """A cell that is starting; `Cell.wait_ready` waits for it.
+
+        Raises:
+            BackendFailed: The zygote cannot be started.
+            StartFailed: It refuses.
+        """
+        group = self._groups.make(limits)
+        root = "" if self._mode == "full" else tempfile.mkdtemp(prefix="palaestra-")
+        ours, theirs = socket.socketpair()
+        names, fds = ["control"], [theirs.fileno()]
+        passed = {} if group is None else group.descriptors()
+        names += passed
+        fds += passed.values()
+        plan = {
+            "id": 0,
+            "fds": names,
+            "memory": limits.memory,
+            "processes": limits.processes,
+            "file_size": limits.file_size,
+            "disk": limits.disk,
+            "inodes": limits.inodes,
+            "readable": self._readable,
+            "group": group is not None,
+            "mode": self._mode,
+            "root": root,
+            "owner": _first_id() if self._mode != "bare" else 0,
+        }
+        try:
+            self.zygote.spawn(plan, fds)
+        except BaseException:
+            ours.close()
+            Processes(group, root).release()
+            raise
+        finally:
+            theirs.close()
+            for fd in passed.values():
+                os.close(fd)
+        return Cell(ours, limits, Processes(group, root))
+
+    @property
+    def lacks(self) -> str:
+        """Why there is no resource group; empty when there is one."""
+        return self._groups.lacks
+
+    def close(self) -> None:
+        """Ends the zygote; the cells are closed by whoever holds them."""
+        self.zygote.close()
+
+    def forget(self) -> None:
+        """In a forked copy of the trainer."""
+        self.zygote.forget()
+
+
+def _first_id() -> int:
+    """Where the ids of a root's cells begin; 0 for the plain user's road."""
+    if os.geteuid() != 0:
+        return 0
+    share = os.stat("/proc/self/ns/pid").st_ino % 128  # containers number their processes alike
+    first = _FIRST_ID + share * (1 << 22)
+    with open("/proc/self/uid_map") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    for start, _, count in ranges:
+        if start <= first and first + (1 << 22) <= start + count:
+            return first
+    return 0

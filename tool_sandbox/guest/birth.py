@@ -1,0 +1,184 @@
+"""From a fork of the zygote to a cell that says ready: launcher, pid 1, self-test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from .. import wire
+from . import execution, layout, selftest, serve, unjailed
+from .jail import Jail, JailError, Plan
+
+
+class Handles:
+    """The descriptors that came with a spawn request, by name."""
+
+    def __init__(self, names: Sequence[str], fds: Sequence[int]) -> None:
+        self._fds = dict(zip(names, fds, strict=True))
+
+    def get(self, name: str) -> int:
+        """One descriptor, or -1."""
+        return self._fds.get(name, -1)
+
+    def join_groups(self) -> None:
+        """Puts this process into its resource groups."""
+        for name, fd in self._fds.items():
+            if name.startswith("procs"):
+                os.write(fd, b"0")
+                os.close(fd)
+
+
+def launch(data: dict[str, Any], fds: list[int], places: Sequence[tuple[str, str]]) -> NoReturn:
+    """The launcher's whole life; it and pid 1 never return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    handles = Handles(data["fds"], fds)
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, handles.get("control"))
+    try:
+        data["prefixes"] = [list(place) for place in places]
+        plan = Plan.load(data)
+        if plan.owner:
+            plan = plan._replace(owner=data["owner"] + os.getpid())
+        _prepare(handles)
+        jail = Jail(plan)
+        if plan.mode == "full":
+            jail.namespaces()
+        _split(jail, control, handles, data["id"], places)
+    except BaseException as problem:
+        _fail(control, data["id"], problem)
+
+
+def _prepare(handles: Handles) -> None:
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    handles.join_groups()
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("900")
+    except OSError:
+        pass  # a matter of who is killed first
+
+
+def _split(
+    jail: Jail,
+    control: socket.socket,
+    handles: Handles,
+    request_id: int,
+    places: Sequence[tuple[str, str]],
+) -> NoReturn:
+    """Forks pid 1; the launcher sends the host both pidfds, then only waits."""
+    own = os.pidfd_open(os.getpid())
+    gate, opener = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(opener)
+        os.read(gate, 1)
+        os.close(gate)
+        _first(jail, control, handles, request_id, own, places)
+    child = os.pidfd_open(pid)
+    frame = wire.pack(
+        wire.HANDLES, request_id, wire.pack_json({"pid": pid, "launcher": os.getpid()})
+    )
+    wire.send_fds(control, frame, [child, own])
+    os.closerange(3, opener)
+    os.write(opener, b"x")
+    os.closerange(3, 256)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def _first(
+    jail: Jail,
+    control: socket.socket,
+    handles: Handles,
+    request_id: int,
+    launcher: int,
+    places: Sequence[tuple[str, str]],
+) -> NoReturn:
+    """The worker's first process: locks itself up, tests the lock from inside, serves."""
+    try:
+        serve.reset_signals()
+        full = jail.plan.mode == "full"
+        cleaner = None
+        if full:
+            prefix = _lock(jail, places)
+        else:
+            prefix, cleaner = _lock_without_namespaces(jail, places)
+        setting = serve.Setting(
+            control,
+            launcher,
+            prefix,
+            jail.plan.memory,
+            jail.polling,
+            handles.get("peak"),
+            handles.get("oom"),
+            jail.plan.group,
+            alone=full,
+            branches=jail.plan.mode != "bare",
+            cleaner=cleaner,
+            again=unjailed.again if jail.plan.mode == "reduced" else None,
+        )
+        server = serve.Server(setting)
+        level = {"bare": "none"}.get(jail.plan.mode, jail.plan.mode)
+        ready = {"layers": jail.layers, "missing": jail.missing, "level": level}
+        control.sendall(wire.pack(wire.READY, request_id, wire.pack_json(ready)))
+        server.loop()
+    except BaseException as problem:
+        _fail(control, request_id, problem)
+
+
+def _lock(jail: Jail, places: Sequence[tuple[str, str]]) -> str:
+    """All steps, in their order; the interpreter's folder as seen from inside."""
+    from .nursery import Prefix, move
+
+    jail.files()
+    move([Prefix(*place) for place in places])
+    os.chdir(layout.work())
+    prefix = _environment(places)
+    jail.identity()
+    jail.limits()
+    jail.rules()
+    selftest.check(jail)
+    return prefix
+
+
+def _lock_without_namespaces(
+    jail: Jail, places: Sequence[tuple[str, str]]
+) -> tuple[str, unjailed.Scrubber]:
+    layout.settle(jail.plan.root)
+    unjailed.adopt()
+    cleaner = unjailed.Scrubber(jail.plan.owner)
+    if jail.plan.mode == "bare":
+        jail.missing.append("everything")
+        jail.limits()
+        return _environment(places, 0), cleaner
+    version = unjailed.require()
+    jail.missing.append("namespaces")
+    jail.identity()
+    jail.limits()
+    jail.rules(unjailed.rules(jail, version))
+    prefix = _environment(places, 0)
+    selftest.check(jail)
+    return prefix, cleaner
+
+
+def _environment(places: Sequence[tuple[str, str]], column: int = 1) -> str:
+    prefix = places[0][column] if places else "/usr"
+    os.environ.clear()
+    os.environ.update(execution.environment(prefix))
+    return prefix
+
+
+def _fail(control: socket.socket, request_id: int, problem: BaseException) -> NoReturn:
+    """Says why, then ends: no code path goes on with less."""
+    report = {"step": "start", "code": 0, "text": f"{type(problem).__name__}: {problem}"}
+    if isinstance(problem, JailError):
+        report = {"step": problem.step, "code": problem.code, "text": problem.text}
+    try:
+        control.sendall(wire.pack(wire.FAILED, request_id, wire.pack_json(report)))
+    finally:
+        os._exit(1)

@@ -1,0 +1,205 @@
+"""The candidate's half of a script: its code, and a small server that answers for it."""
+
+from __future__ import annotations
+
+import builtins
+import operator
+import socket
+import sys
+import traceback
+import types
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+from .. import values
+from . import rows, talk
+
+_MUTABLE = (list, dict, set, deque)
+
+
+def serve(code: str, payload: bytes) -> None:
+    """Load the code, then answer the judge until it leaves."""
+    (name,) = cast("Any", values.decode(payload))
+    sock = socket.socket(fileno=talk.SOCKET)
+    objects = _Objects()
+    try:
+        module = rows.load(code, name)
+    except Exception as problem:  # SystemExit ends the process, and the judge sees it go
+        traceback.print_exc()
+        talk.send(sock, (talk.RAISED, *_raised(problem)), objects.lend)
+        rows.leave(1)
+    objects.lend(module)
+    try:
+        talk.send(sock, (talk.PLAIN, "ready"), objects.lend)
+        while True:
+            talk.send(sock, _answer(talk.receive(sock, objects.find), objects), objects.lend)
+    except talk.Gone:
+        rows.leave(0)
+
+
+class _Objects:
+    """What was lent to the judge: number -> object, each object under one number."""
+
+    def __init__(self) -> None:
+        self.held: list[object] = []
+        self.numbers: dict[int, int] = {}
+
+    def lend(self, thing: object) -> int:
+        number = self.numbers.get(id(thing))
+        if number is None:  # held for ever, so that no other object can get its id
+            number = self.numbers[id(thing)] = len(self.held)
+            self.held.append(thing)
+        return number
+
+    def find(self, number: int) -> object:
+        return self.held[number]
+
+
+def _answer(question: tuple[Any, ...], objects: _Objects) -> tuple[object, ...]:
+    """Do what was asked; the answer carries the question's number and the changed arguments."""
+    number, verb, target, *rest = question
+    try:
+        answer, changed = _VERBS[verb](target, *rest)
+    except BaseException as problem:
+        return (number, talk.RAISED, *_raised(problem))
+    try:  # once to see whether it travels: a half-sent frame could not be taken back
+        values.encode((answer, changed), size=talk.LARGEST - 64, handle=objects.lend)
+    except Exception as problem:
+        return (number, talk.REFUSED, str(problem)[: rows.TEXT])
+    return (number, talk.PLAIN, answer, changed)
+
+
+def _raised(problem: BaseException) -> tuple[object, ...]:
+    """Its classes' names down to the first builtin, its text, its arguments where plain."""
+    names: list[str] = []
+    for kind in type(problem).__mro__:
+        names.append(str(kind.__name__)[: rows.NAME])
+        if kind in values.NAMES:
+            break
+    _, _, text = rows.describe(problem)
+    try:
+        values.encode(problem.args, size=1 << 16)
+        args = tuple(problem.args)
+    except Exception:
+        args = (text,)
+    return (tuple(names), text, args)
+
+
+def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    before = [_image(thing) for thing in (*args, *kwargs.values())]
+    answer = target(*args, **kwargs)
+    return answer, _changes((*args, *kwargs.values()), before)
+
+
+def _image(thing: object) -> bytes | None:
+    if type(thing) not in _MUTABLE:
+        return None
+    return values.encode(thing, handle=lambda inner: id(inner))
+
+
+def _changes(things: tuple[object, ...], before: list[bytes | None]) -> dict[int, object]:
+    """The list, dict and set arguments that the call has changed, by position."""
+    changed: dict[int, object] = {}
+    for place, (thing, image) in enumerate(zip(things, before, strict=True)):
+        if image is None:
+            continue
+        try:
+            same = _image(thing) == image
+        except values.NotPlain:
+            same = False
+        if not same:
+            changed[place] = thing
+    return changed
+
+
+def _describe(target: Any, name: str) -> Any:
+    """What a name of the module is: a module, an exception class, a value, or absent."""
+    thing = getattr(target, name, _ABSENT)
+    if thing is _ABSENT:
+        return ("absent",), {}
+    if isinstance(thing, types.ModuleType):
+        standard = thing.__name__ if sys.modules.get(thing.__name__) is thing else ""
+        return ("module", standard, thing), {}
+    if isinstance(thing, type) and issubclass(thing, BaseException) and thing not in values.NAMES:
+        chain = [kind.__name__ for kind in thing.__mro__]
+        known = [kind in values.NAMES for kind in thing.__mro__]
+        return ("exception", tuple(chain[: known.index(True) + 1]), thing), {}
+    return ("value", "", thing), {}
+
+
+_ABSENT = object()
+
+
+def _set(target: Any, name: str, value: Any) -> Any:
+    setattr(target, name, value)
+    return None, {}
+
+
+def _operate(target: Any, name: str, *operands: Any) -> Any:
+    """A special method, as the language itself would call it."""
+    function = _OPERATORS.get(name)
+    if function is None:
+        raise TypeError(f"{name} is no operator")
+    return function(target, *operands), {}
+
+
+def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda one, two: function(two, one)
+
+
+def _names(module: Any) -> list[str]:
+    """What `from solution import *` brings."""
+    public = [name for name in dir(module) if not name.startswith("_")]
+    return sorted(getattr(module, "__all__", public))
+
+
+def _is_instance(kind: Any, thing: object) -> bool:
+    return isinstance(thing, kind)
+
+
+def _is_subclass(kind: Any, other: Any) -> bool:
+    return issubclass(other, kind)
+
+
+def _enter(manager: Any) -> Any:
+    return manager.__enter__()
+
+
+def _exit(manager: Any) -> bool:
+    return bool(manager.__exit__(None, None, None))
+
+
+_BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    name: getattr(operator, name)
+    for name in (*talk.ARITHMETIC, "eq", "ne", "lt", "le", "gt", "ge", "contains")
+}
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    **_BINARY,
+    **{f"r{name}": _swapped(function) for name, function in _BINARY.items()},
+    **{name: getattr(operator, name) for name in talk.UNARY},
+    **{name: getattr(builtins, name) for name in talk.FUNCTIONS},
+    "names": _names,
+    "isinstance": _is_instance,
+    "issubclass": _is_subclass,
+    "enter": _enter,
+    "exit": _exit,
+}
+
+
+def _get(target: Any, name: str) -> Any:
+    return getattr(target, name), {}
+
+
+def _delete(target: Any, name: str) -> Any:
+    return delattr(target, name), {}
+
+
+_VERBS: dict[str, Callable[..., Any]] = {
+    "call": _call,
+    "get": _get,
+    "describe": _describe,
+    "set": _set,
+    "delete": _delete,
+    "operate": _operate,
+}

@@ -1,0 +1,117 @@
+"""Grading, the guest's half: calls what it is told to and writes down what came back.
+
+Everything here runs in the candidate's own process and can be changed by it. That is why it holds
+no expected value and gives no verdict: the host compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+import traceback
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
+
+from .. import values
+from . import candidate, judge, rows
+
+_clock, _poll = time.monotonic, select.poll
+
+
+def drive(mode: str, code: str, payload: bytes) -> None:
+    """Run one part of a grading in the process of an execution.
+
+    Args:
+        mode: "calls", or "judge" and "candidate", the two halves of a `Script`.
+        code: The candidate's text; empty for the judge.
+        payload: What the host packed for this part.
+    """
+    if mode == "calls":
+        calls(code, payload)
+    elif mode == "judge":
+        judge.judge(payload)
+    else:
+        candidate.serve(code, payload)
+
+
+def calls(code: str, payload: bytes) -> NoReturn:
+    """Call the entry once a case and write one row each."""
+    entry, isolate, wall, cases = cast("Any", values.decode(payload))
+    try:
+        module = rows.load(code, "solution")
+    except Exception as problem:  # SystemExit ends the process: its rows are missing
+        traceback.print_exc()
+        for k in range(len(cases)):
+            rows.put(rows.ROWS, _raised(k, problem, "while loading"))
+        rows.leave(1)
+    for k, (args, kwargs) in enumerate(cases):
+        if isolate == "case":
+            rows.put(rows.ROWS, _apart(lambda: _row(k, module, entry, args, kwargs), k, wall))  # noqa: B023
+        else:
+            rows.put(rows.ROWS, _row(k, module, entry, args, kwargs))
+    rows.leave(0)
+
+
+def _row(
+    k: int, module: types.ModuleType, entry: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bytes:
+    try:
+        function = rows.resolve(module, entry)
+    except AttributeError:
+        return values.encode((k, rows.ABSENT, entry))
+    try:
+        answer = function(*args, **kwargs)
+    except BaseException as problem:  # SystemExit too: it costs this case only
+        return _raised(k, problem, "")
+    try:
+        return values.encode((k, rows.VALUE, answer), size=rows.ROW)
+    except Exception as problem:
+        return values.encode((k, rows.MALFORMED, str(problem)[: rows.TEXT]))
+
+
+def _raised(k: int, problem: BaseException, when: str) -> bytes:
+    return values.encode((k, rows.RAISED, *rows.describe(problem), when))
+
+
+def _apart(row: Callable[[], bytes], k: int, wall: float) -> bytes:
+    """Make a row in a fork of its own, within `wall` seconds."""
+    rows.flush()
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(out)
+        rows.put(into, row())
+        rows.leave(0)
+    os.close(into)
+    found = _await(out, child, wall)
+    os.close(out)
+    if found is None or found[0] is None:
+        reason = rows.TIMEOUT if found is None else rows.MISSING
+        return values.encode((k, reason, ""))
+    return found[0]
+
+
+def _await(out: int, child: int, wall: float) -> tuple[bytes | None] | None:
+    """The child's row; (None,) when it ended without one; None when its time was up."""
+    ends, life, held = _clock() + wall, os.pidfd_open(child), bytearray()
+    poll = _poll()
+    poll.register(out, select.POLLIN)
+    poll.register(life, select.POLLIN)
+    answer: tuple[bytes | None] | None = None
+    while (left := ends - _clock()) > 0:
+        ready = dict(poll.poll(left * 1000))
+        piece = os.read(out, 1 << 16) if out in ready else b""
+        held += piece
+        whole = len(held) >= 4 and len(held) >= 4 + rows.LENGTH.unpack_from(held)[0]
+        if whole or (ready and not piece):
+            answer = (bytes(held[4 : 4 + rows.LENGTH.unpack_from(held)[0]]) if whole else None,)
+            break
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(life)
+    return answer

@@ -1,0 +1,336 @@
+"""One execution: the process that runs a guest's program, from its birth to its exit."""
+
+from __future__ import annotations
+
+import ast
+import atexit
+import contextlib
+import fcntl
+import gc
+import io
+import linecache
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import CodeType, ModuleType
+from typing import Any, NoReturn
+
+from .. import values, wire
+from . import layout
+from .syscalls import call
+
+REQUEST, BROKER, ROWS, PEERS = 3, 4, 5, 6  # descriptors of an execution
+OUT_OF_MEMORY = 137  # exit code of an uncaught MemoryError
+NAME = "main.py"
+_HIGH = 64  # descriptors on their way rest from here on
+
+
+def environment(prefix: str) -> dict[str, str]:
+    """Every variable a guest sees.
+
+    Args:
+        prefix: The interpreter's folder as seen from inside.
+    """
+    return {
+        "PATH": f"{prefix}/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": layout.work(),
+        "TMPDIR": "/tmp" if layout.jailed() else layout.temporary(),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "USER": "guest",
+        "PYTHONHASHSEED": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def prepare() -> None:
+    """What need not wait for the request; done while the host is still thinking."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    call("prctl", 4, 1, 0, 0, 0)  # dumpable again: its /proc entries are its own
+    with contextlib.suppress(OSError):  # only a matter of who is killed first
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(fd, b"1000")
+        os.close(fd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # pyright: ignore
+    sys.path.insert(0, "")
+    sys.argv = [NAME]
+
+
+def receive(channel: socket.socket) -> wire.Order:
+    """Waits for the request, and puts the descriptors that came with it in their places."""
+    size = 1 << 16
+    data, fds, _, _ = socket.recv_fds(channel, size, 8)
+    if not data:
+        os._exit(0)  # the cell closed the line: nothing will come
+    total = int.from_bytes(data[:4], "little")
+    if len(data) < total + 4:
+        data += wire.receive(channel, total + 4 - len(data))
+    order = wire.unpack_order(data[4:])
+    if fds:
+        _place(fds, order.flags)
+    return order
+
+
+def _place(fds: list[int], flags: int) -> None:
+    places = [ROWS] if flags & (wire.ROWS | wire.WANT_VALUE) else []
+    places += [BROKER] if flags & wire.BROKER else []
+    places += range(PEERS, PEERS + len(fds) - len(places))
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in fds]
+    for fd in fds:
+        os.close(fd)
+    for place, fd in zip(places, parked, strict=True):
+        os.dup2(fd, place, inheritable=False)
+        os.close(fd)
+
+
+def set_limits(order: wire.Order) -> None:
+    """The limits that belong to one call."""
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    grace = order.cpu + 1 if hard == resource.RLIM_INFINITY else min(order.cpu + 1, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (min(order.cpu, grace), grace))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = order.open_files if most < 0 else min(order.open_files, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+def seed(order: wire.Order) -> None:
+    """Fixes the random numbers of this execution; a forked interpreter repeats its parent's."""
+    number = int(order.seed) if order.flags & wire.SEEDED else int.from_bytes(os.urandom(16), "big")
+    random.seed(number)
+    numpy_random: Any = getattr(sys.modules.get("numpy"), "random", None)
+    if numpy_random is not None:
+        numpy_random.seed(number % (1 << 32))
+
+
+def put_files(files: tuple[tuple[str, bytes], ...]) -> None:
+    """Writes the request's files into the work directory, which is the current one."""
+    for name, data in files:
+        folder = os.path.dirname(name)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        with open(name, "wb") as file:
+            file.write(data)
+
+
+def set_stdin(data: bytes) -> None:
+    """Gives descriptor 0 these bytes: a file without a name, so it can be read at any pace."""
+    if not data:
+        return
+    try:
+        fd = os.open(layout.temporary(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:
+        fd = os.memfd_create("stdin")
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
+    os.close(fd)
+
+
+def fresh_main() -> ModuleType:
+    """A new, empty `__main__`."""
+    module = ModuleType("__main__")
+    module.__dict__["__builtins__"] = sys.modules["builtins"]
+    sys.modules["__main__"] = module
+    return module
+
+
+def run(order: wire.Order) -> int:
+    """Runs a program in a fresh `__main__`; its exit code."""
+    try:
+        code = order.code.decode("utf-8", "surrogatepass")
+        if order.mode:
+            from . import driver
+
+            driver.drive(wire.MODES[order.mode], code, order.payload)
+        elif order.flags & wire.WANT_VALUE:
+            _send_value(evaluate(code, NAME, fresh_main().__dict__))
+        else:
+            remember(code, NAME)
+            exec(compile(code, NAME, "exec"), fresh_main().__dict__)
+        return 0
+    except BaseException as problem:
+        return ending(problem)
+
+
+def remember(code: str, name: str) -> None:
+    """Lets tracebacks and `inspect` find the text of a program that is no file."""
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+
+
+def split(code: str, name: str) -> tuple[CodeType | None, CodeType | None]:
+    """A program as (statements, last expression); either may be missing."""
+    tree = ast.parse(code, name)
+    last = tree.body[-1] if tree.body else None
+    if not isinstance(last, ast.Expr):
+        return compile(tree, name, "exec"), None
+    tree.body.pop()
+    expression = compile(ast.Expression(last.value), name, "eval")
+    return (compile(tree, name, "exec") if tree.body else None), expression
+
+
+def evaluate(code: str, name: str, scope: dict[str, Any]) -> object:
+    """Runs a program; the value of its last expression, None without one."""
+    remember(code, name)
+    statements, expression = split(code, name)
+    if statements is not None:
+        exec(statements, scope)
+    return None if expression is None else eval(expression, scope)
+
+
+def _send_value(value: object) -> None:
+    try:
+        data = values.encode(value)
+    except values.ValueProblem:
+        return  # not plain data: the host sees None
+    write_all(ROWS, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all of it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def ending(problem: BaseException) -> int:
+    """Reports an uncaught exception as the interpreter does; the exit code it leads to."""
+    if isinstance(problem, SystemExit):
+        return _exit_code(problem.code)
+    try:
+        trim(problem)
+        sys.excepthook(type(problem), problem, problem.__traceback__)
+    except BaseException:
+        _last_words(problem)
+    if isinstance(problem, MemoryError):
+        return OUT_OF_MEMORY
+    return 130 if isinstance(problem, KeyboardInterrupt) else 1
+
+
+def trim(problem: BaseException) -> None:
+    """Takes our own frames off the head of a traceback."""
+    trace = problem.__traceback__
+    here = os.path.dirname(__file__)
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(here):
+        trace = trace.tb_next
+    problem.__traceback__ = trace
+
+
+def hook(kind: type[BaseException], problem: BaseException, trace: Any) -> None:
+    """The excepthook: a traceback with source lines, although the program is no file."""
+    traceback.print_exception(kind, problem, trace)
+
+
+def _last_words(problem: BaseException) -> None:
+    try:
+        os.write(2, f"{type(problem).__name__}: the exception could not be printed\n".encode())
+    except BaseException:
+        return
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    try:
+        print(code, file=sys.stderr)
+    except BaseException:
+        _last_words(SystemExit())
+    return 1
+
+
+def leave(code: int) -> NoReturn:
+    """What the interpreter does at its end, then the end."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # pyright: ignore
+        atexit._run_exitfuncs()
+    except BaseException as problem:
+        ending(problem)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:
+            code = code or 120
+    os._exit(code)
+
+
+def shell(order: wire.Order, prefix: str) -> NoReturn:
+    """Becomes a shell that runs the program."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    code = order.code.replace(b"\0", b"")  # a NUL would end the argument early
+    os.execve("/bin/sh", ["sh", "-c", os.fsdecode(code)], environment(prefix))
+
+
+def main(prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
+    """The life of an execution, in a process just cloned; it never returns.
+
+    Args:
+        prefix: The interpreter's folder as seen from inside.
+        again: A restriction each execution puts on itself, besides what it inherits.
+    """
+    try:
+        prepare()
+        if again is not None:
+            again()
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, REQUEST)
+        order = receive(channel)
+        if order.mode == wire.MODES.index("session"):
+            from . import repl
+
+            start(order, prefix)
+            repl.converse(channel, prefix)
+        channel.close()
+        start(order, prefix)
+        leave(run(order))
+    except BaseException as problem:
+        leave(ending(problem))
+
+
+def start(order: wire.Order, prefix: str) -> None:
+    """Limits, seed, files, input; a shell does not come back from here."""
+    set_stdin(order.stdin)
+    if order.files:
+        put_files(order.files)
+    set_limits(order)
+    if order.language:
+        shell(order, prefix)
+    seed(order)
+    gc.enable()
+
+
+def dry_run(count: int) -> None:
+    """Warms the paths of compiler, traceback and codecs, so that no execution pays for them."""
+    programs = (
+        b"import sys\nclass A:\n    def f(self, x=1):\n        return [i * x for i in range(3)]\n"
+        b"print(A().f(2), f'{1.5:.2f}', {1: 'a'}, file=sys.stdout)\n",
+        b"def f(n):\n    return n / 0\ntry:\n    f(1)\nexcept ZeroDivisionError as e:\n    raise KeyError(1) from e\n",
+        b"x = (\n",
+        b"raise SystemExit(0)\n",
+    )
+    held = sys.modules["__main__"], sys.stderr
+    for index in range(count):
+        code = programs[index % len(programs)]
+        order = wire.unpack_order(wire.pack_order(wire.Order(code)))
+        seed(order)
+        sys.stderr = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", line_buffering=True)
+        run(order)
+        split(code.decode() if index % 4 != 2 else "1 + 1", NAME)
+        sys.stdout.flush()
+    sys.modules["__main__"], sys.stderr = held
+    linecache.cache.pop(NAME, None)

@@ -1,0 +1,220 @@
+"""Which system calls a guest may make, as a program for the kernel's packet filter."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from typing import NamedTuple
+
+from .syscalls import TABLES, call
+
+EPERM, ENOSYS = 1, 38
+_KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
+_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32 = 0x40000000
+_LOAD, _JEQ, _JGE, _AND, _RETURN = 0x20, 0x15, 0x35, 0x54, 0x06
+_NR_AT, _ARCH_AT = 0, 4
+
+NAMESPACES = 0x7E020080  # every CLONE_NEW* flag
+_FAMILIES = (1, 2, 10)  # AF_UNIX, AF_INET, AF_INET6
+_IOCTLS = (0x5412, 0x541C, 0x40086602, 0x40046602, 0x401C5820)
+#        TIOCSTI, TIOCLINUX, FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR
+
+_REFUSED = """
+unshare setns mount umount2 pivot_root chroot open_tree open_tree_attr move_mount fsopen fsconfig
+fsmount fspick mount_setattr statmount listmount
+bpf perf_event_open io_uring_setup io_uring_enter io_uring_register userfaultfd
+keyctl add_key request_key kexec_load kexec_file_load
+create_module init_module finit_module delete_module get_kernel_syms query_module memfd_secret
+ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp
+pidfd_getfd pidfd_send_signal
+shmget shmat shmctl shmdt semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
+mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
+setxattr lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat
+file_setattr
+modify_ldt iopl ioperm acct quotactl quotactl_fd swapon swapoff reboot
+settimeofday clock_settime clock_adjtime adjtimex sethostname setdomainname syslog
+mbind set_mempolicy set_mempolicy_home_node migrate_pages move_pages
+name_to_handle_at open_by_handle_at vhangup fanotify_init fanotify_mark
+lookup_dcookie uselib _sysctl sysfs ustat nfsservctl vserver security tuxcall afs_syscall
+getpmsg putpmsg lsm_set_self_attr
+"""
+_WITHOUT_GROUP = "memfd_create"
+_REDUCED = "setsid setpgid"
+# In these calls the named argument is a process; 1 is the supervisor, which shares our uid.
+_AIMED = {
+    "kill": 0,
+    "tkill": 0,
+    "tgkill": 0,
+    "rt_sigqueueinfo": 0,
+    "rt_tgsigqueueinfo": 0,
+    "pidfd_open": 0,
+    "prlimit64": 0,
+    "sched_setparam": 0,
+    "sched_setscheduler": 0,
+    "sched_setaffinity": 0,
+    "sched_setattr": 0,
+}
+
+
+class Shape(NamedTuple):
+    """What the filter depends on."""
+
+    group: bool = False  # a resource group counts memory that belongs to no mapping
+    reduced: bool = False  # no namespaces: sockets and sessions are refused, too
+    scoped: bool = False  # Landlock decides about signals (ABI 6)
+
+
+class Instruction(NamedTuple):
+    """One step of the program; the jumps are relative."""
+
+    code: int
+    jump_true: int
+    jump_false: int
+    k: int
+
+
+def refused(shape: Shape) -> frozenset[str]:
+    """Names that answer EPERM whatever their arguments."""
+    names = _REFUSED.split()
+    if not shape.group:
+        names += _WITHOUT_GROUP.split()
+    if shape.reduced:
+        names += [*_REDUCED.split(), "socket"]
+    return frozenset(names)
+
+
+def program(machine: str, shape: Shape) -> list[Instruction]:
+    """The whole filter.
+
+    Args:
+        machine: "x86_64" or "aarch64".
+        shape: What the cell has.
+    """
+    table = TABLES[machine]
+    steps = [
+        Instruction(_LOAD, 0, 0, _ARCH_AT),
+        Instruction(_JEQ, 1, 0, _ARCH[machine]),
+        Instruction(_RETURN, 0, 0, _KILL),
+        Instruction(_LOAD, 0, 0, _NR_AT),
+    ]
+    if machine == "x86_64":
+        steps += _when(_JGE, _X32, [_errno(ENOSYS)])
+    for name, checks in _checked(shape).items():
+        if name in table:
+            steps += _when(_JEQ, table[name], checks)
+    return steps + _search(_ranges(table, shape))
+
+
+def _errno(code: int) -> Instruction:
+    return Instruction(_RETURN, 0, 0, _ERRNO | code)
+
+
+def _when(test: int, number: int, block: list[Instruction]) -> list[Instruction]:
+    return [Instruction(test, 0, len(block), number), *block]
+
+
+_PASS = Instruction(_RETURN, 0, 0, _ALLOW)
+_DENY = _errno(EPERM)
+
+
+def _argument(index: int) -> Instruction:
+    # Low half only: the kernel takes these arguments as 32-bit numbers.
+    return Instruction(_LOAD, 0, 0, 16 + 8 * index)
+
+
+def _unless(index: int, values: tuple[int, ...]) -> list[Instruction]:
+    """Refused when the argument is one of the values."""
+    tests = [
+        Instruction(_JEQ, len(values) - i, 0, value & 0xFFFFFFFF) for i, value in enumerate(values)
+    ]
+    return [_argument(index), *tests, _PASS, _DENY]
+
+
+def _only(index: int, values: tuple[int, ...]) -> list[Instruction]:
+    """Allowed only when the argument is one of the values."""
+    tests = [
+        Instruction(_JEQ, len(values) - i, 0, value & 0xFFFFFFFF) for i, value in enumerate(values)
+    ]
+    return [_argument(index), *tests, _DENY, _PASS]
+
+
+def _both(first: int, second: int) -> list[Instruction]:
+    """Allowed only when arguments 0 and 1 have these values."""
+    return [
+        _argument(0),
+        Instruction(_JEQ, 0, 2, first),
+        _argument(1),
+        Instruction(_JEQ, 1, 0, second),
+        _DENY,
+        _PASS,
+    ]
+
+
+def _checked(shape: Shape) -> dict[str, list[Instruction]]:
+    flags = [
+        _argument(0),
+        Instruction(_AND, 0, 0, NAMESPACES),
+        Instruction(_JEQ, 1, 0, 0),
+        _DENY,
+        _PASS,
+    ]
+    blocks = {
+        "clone": flags,
+        "clone3": [_errno(ENOSYS)],  # its flags lie in memory, where a filter cannot look
+        "socketpair": _only(0, (1,)),
+        "ioctl": _unless(1, _IOCTLS),
+        "personality": _only(0, (0, 0xFFFFFFFF)),
+        "setpriority": _both(0, 0),
+        "ioprio_set": _both(1, 0),
+    }
+    if not shape.reduced:
+        blocks["socket"] = _only(0, _FAMILIES)
+    for name, index in _AIMED.items():
+        blocks[name] = _unless(index, (1,))
+    if shape.reduced and not shape.scoped:
+        blocks["kill"] = _only(0, (0,))
+    return blocks
+
+
+def _ranges(table: dict[str, int], shape: Shape) -> list[tuple[int, int]]:
+    """(first number, action) of each run of equal actions, in order."""
+    denied = {table[name] for name in refused(shape) if name in table}
+    known = set(table.values())
+    ranges: list[tuple[int, int]] = []
+    for number in range(max(known) + 2):
+        if number not in known:
+            action = _ERRNO | ENOSYS
+        else:
+            action = _ERRNO | EPERM if number in denied else _ALLOW
+        if not ranges or ranges[-1][1] != action:
+            ranges.append((number, action))
+    return ranges
+
+
+def _search(ranges: list[tuple[int, int]]) -> list[Instruction]:
+    """A balanced binary search over the ranges."""
+    if len(ranges) == 1:
+        return [Instruction(_RETURN, 0, 0, ranges[0][1])]
+    middle = len(ranges) // 2
+    low, high = _search(ranges[:middle]), _search(ranges[middle:])
+    return [Instruction(_JGE, len(low), 0, ranges[middle][0]), *low, *high]
+
+
+def encode(steps: list[Instruction]) -> bytes:
+    """The program as the kernel wants it."""
+    return b"".join(struct.pack("=HBBI", *step) for step in steps)
+
+
+def install(machine: str, shape: Shape) -> None:
+    """Puts the filter in force for this process and all it will start.
+
+    Raises:
+        OSError: The kernel refused it.
+    """
+    steps = program(machine, shape)
+    code = ctypes.create_string_buffer(encode(steps))
+    head = ctypes.create_string_buffer(
+        struct.pack("=HxxxxxxQ", len(steps), ctypes.addressof(code)), 16
+    )
+    call("seccomp", 1, 0, head)  # SECCOMP_SET_MODE_FILTER

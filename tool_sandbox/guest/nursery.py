@@ -1,0 +1,143 @@
+"""The zygote's work: warm up once, then fork cells on request."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from importlib import import_module
+from typing import Any, NamedTuple, NoReturn
+
+from .. import wire
+from . import birth, execution
+from .mounts import HIDDEN
+
+_SHELTER = "/opt/python"  # where an interpreter shows whose own place the jail covers
+_DRY_RUNS = 30
+_LAZY = ("branch", "repl", "driver")
+
+
+class Prefix(NamedTuple):
+    """One folder of the interpreter: where it is, and where the guest sees it."""
+
+    path: str
+    place: str
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """The program."""
+    if arguments[0] == "--contained":
+        from . import contained
+
+        contained.main(arguments[1])
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(arguments[0]))
+    frame = wire.read_frame(control)
+    wanted, _ = wire.unpack_json(frame.body)
+    failed = warm(wanted["preload"], wanted["site"])
+    places = prefixes(wanted["site"])
+    hello = {
+        "failed": failed,
+        "threads": threads(),
+        "culprit": _culprit,
+        "prefixes": [list(p) for p in places],
+        "version": sys.version_info[:3],
+    }
+    control.sendall(wire.pack(wire.HELLO, frame.id, wire.pack_json(hello)))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # launchers are reaped by the kernel
+    while True:
+        try:
+            frame, fds = wire.read_frame_fds(control, 16)
+        except (wire.Hangup, OSError):
+            os._exit(0)
+        plan, _ = wire.unpack_json(frame.body)
+        if not os.fork():
+            control.close()
+            birth.launch(plan, fds, places)
+        for fd in fds:
+            os.close(fd)
+
+
+_culprit = ""
+
+
+def warm(preload: list[str], site: bool) -> dict[str, str]:
+    """Imports, dry runs, and a heap at rest; the modules that could not be imported."""
+    global _culprit
+    if site:
+        sys.path += site_folders()
+    failed: dict[str, str] = {}
+    before = threads()
+    for name in preload:
+        try:
+            import_module(name)
+        except Exception as problem:
+            failed[name] = f"{type(problem).__name__}: {problem}"
+        if not _culprit and threads() > before:
+            _culprit = name
+    sys.excepthook = execution.hook
+    for name in _LAZY:  # a cell cannot read our files any more
+        import_module(f".{name}", __package__)
+    execution.dry_run(_DRY_RUNS)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return failed
+
+
+def threads() -> int:
+    """How many threads this process has."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def site_folders() -> list[str]:
+    """Where the interpreter's own packages lie; of a virtual environment, if it is one."""
+    import sysconfig
+
+    home = environment_home()
+    variables = {"base": home, "platbase": home} if home else None
+    paths = sysconfig.get_paths(vars=variables)
+    return list(dict.fromkeys((paths["purelib"], paths["platlib"])))
+
+
+def environment_home() -> str:
+    """The virtual environment's folder, or nothing."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(sys.executable)))
+    return home if os.path.exists(f"{home}/pyvenv.cfg") else ""
+
+
+def prefixes(site: bool) -> list[Prefix]:
+    """The interpreter's folders, each with its place inside."""
+    homes = (sys.base_prefix, environment_home() if site else "")
+    paths = [os.path.realpath(path) for path in homes if path]
+    found: list[Prefix] = []
+    for path in dict.fromkeys(paths):
+        if path == "/usr" or path.startswith("/usr/"):
+            continue  # bound anyway
+        covered = any(f"{path}/".startswith(f"{hidden}/") for hidden in HIDDEN)
+        shelter = _SHELTER if not found else f"{_SHELTER}{len(found)}"
+        found.append(Prefix(path, shelter if covered else path))
+    return found
+
+
+def move(places: list[Prefix]) -> None:
+    """Points the interpreter's own paths at where its folders show now."""
+    moved = [place for place in places if place.path != place.place]
+    if not moved:
+        return
+
+    def there(path: str) -> str:
+        for path_from, path_to in moved:
+            if path == path_from or path.startswith(f"{path_from}/"):
+                return path_to + path[len(path_from) :]
+        return path
+
+    sys.path[:] = [there(os.path.realpath(path)) for path in sys.path]
+    for name in ("prefix", "base_prefix", "exec_prefix", "base_exec_prefix", "executable"):
+        setattr(sys, name, there(getattr(sys, name)))
+    sys.path_importer_cache.clear()
+    for module in list(sys.modules.values()):
+        folders: Any = getattr(module, "__path__", None)
+        if isinstance(folders, list):
+            folders[:] = [there(str(folder)) for folder in folders]

@@ -1,0 +1,285 @@
+"""The cell's pid 1: arms executions, watches them, proves that nothing is left, replies."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from .. import wire
+from . import clean, collect, execution, trees
+from .clone import Cloner
+from .syscalls import call
+from .watch import Bounds, Stream, Watch
+
+_EXIT, _MEMORY = 0, 3  # causes
+_REPLY_PIECE = 1 << 20
+
+
+class Setting(NamedTuple):
+    """What the server needs to know about its cell."""
+
+    control: socket.socket
+    launcher: int = -1  # pidfd; -1 where the control socket is the only lifeline
+    prefix: str = "/usr"  # the interpreter's folder as seen from inside
+    memory: int = 512 << 20
+    polling: int = -1  # a proc that hides nobody, where memory is polled
+    peak: int = -1  # the group's high-water mark, open for reading and resetting
+    oom: int = -1  # the group's count of kills for memory
+    group: bool = False
+    alone: bool = True  # in a pid namespace of its own
+    branches: bool = True  # whether sessions may fork
+    cleaner: clean.Cleaner | None = None
+    again: Callable[[], None] | None = None  # what each execution does to itself once more
+
+
+class Armed(NamedTuple):
+    """An execution that waits for its request."""
+
+    pid: int
+    pidfd: int
+    out: int
+    err: int
+    line: socket.socket
+
+
+class Server:
+    """The loop of pid 1. It runs no guest code and keeps no descriptor a guest could reach."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.cleaner = setting.cleaner or clean.Cleaner()
+        self.proc = trees.Proc(setting.polling)
+        self._memory = collect.Memory(self.proc, setting.memory)
+        self.crowd = trees.Namespace() if setting.alone else trees.Descendants(self.proc)
+        self._clone = Cloner()
+        self._armed: Armed | None = None
+
+    def arm(self) -> Armed:
+        """Forks the next execution ahead of its request."""
+        out, out_child = os.pipe()
+        err, err_child = os.pipe()
+        line, line_child = socket.socketpair()
+        pid, pidfd = self._clone()
+        if not pid:
+            os.dup2(out_child, 1)
+            os.dup2(err_child, 2)
+            os.dup2(line_child.fileno(), execution.REQUEST)
+            call("close_range", execution.REQUEST + 1, 0xFFFFFFFF, 0)
+            execution.main(self.setting.prefix, self.setting.again)
+        os.close(out_child)
+        os.close(err_child)
+        line_child.close()
+        os.set_blocking(out, False)
+        os.set_blocking(err, False)
+        return Armed(pid, pidfd, out, err, line)
+
+    def loop(self) -> NoReturn:
+        """Serves until the host hangs up."""
+        control = self.setting.control
+        lifelines = [control.fileno()]
+        if self.setting.launcher >= 0:
+            lifelines.append(self.setting.launcher)
+        poller = select.poll()
+        for fd in lifelines:
+            poller.register(fd, select.POLLIN)
+        while True:
+            if self._armed is None:
+                self._armed = self.arm()
+            for fd, _ in poller.poll():
+                if fd != control.fileno():
+                    end()
+            try:
+                frame, fds = wire.read_frame_fds(control, 8)
+            except (wire.Hangup, wire.Malformed, OSError):
+                end()
+            if frame.kind == wire.RUN:
+                self.execute(frame, fds)
+            elif frame.kind == wire.CALL:
+                from . import branch
+
+                branch.converse(self, frame)
+            elif frame.kind != wire.HURRY:  # one that came too late is no mistake
+                end()
+
+    def execute(self, frame: wire.Frame, fds: list[int]) -> None:
+        """One request, from its frame to its reply."""
+        order = wire.unpack_order(frame.body)
+        started = time.monotonic()
+        oom = self.oom_kills()
+        self._reset_peak()
+        rows = self._hand_over(frame.body, order, fds)
+        armed = self._armed
+        assert armed is not None
+        self._armed = None
+        streams = (Stream(armed.out, order.output), Stream(armed.err, order.output))
+        bounds = Bounds(started + order.wall, order.output_stop)
+        watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self.over_memory())
+        watch.run()
+        status, cpu, peak = self._bury(armed.pid)
+        wall = time.monotonic() - started
+        for stream in (*streams, *(() if rows is None else (rows,))):
+            stream.drain()
+            os.close(stream.fd)
+        os.close(armed.pidfd)
+        cause = _MEMORY if self.oom_kills() > oom else watch.cause
+        if order.fetch:
+            collect.send_files(self.setting.control, frame.id, order.fetch)
+        counts = streams[0].total, streams[1].total
+        kept = streams[0].take(), streams[1].take()
+        ending = wire.Ending(
+            cause,
+            status,
+            *kept,
+            *counts,
+            wall,
+            cpu,
+            self._peak(peak),
+            0 if self.cleaner.clean() else 1,
+            b"" if rows is None else rows.take(),
+        )
+        self.reply(wire.RESULT, frame.id, wire.pack_ending(ending))
+
+    def _hand_over(self, body: bytes, order: wire.Order, fds: list[int]) -> Stream | None:
+        """Sends the request to the armed execution; the result pipe's end, if it has one."""
+        rows = None
+        if order.flags & (wire.ROWS | wire.WANT_VALUE):
+            read, write = os.pipe()
+            os.set_blocking(read, False)
+            rows = Stream(read, execution_rows())
+            fds = [write, *fds]
+        data = len(body).to_bytes(4, "little") + body
+        while True:
+            armed = self._armed = self._armed or self.arm()
+            try:
+                wire.send_fds(armed.line, data, fds)
+                break
+            except OSError:  # killed while it waited: it ran nothing, so make another
+                self._bury(armed.pid)
+                for fd in (armed.pidfd, armed.out, armed.err):
+                    os.close(fd)
+                self._armed = None
+            finally:
+                armed.line.close()
+        for fd in fds:
+            os.close(fd)
+        return rows
+
+    def events(self) -> dict[int, Callable[[], float | None]]:
+        """Descriptors that matter while a program runs."""
+        events: dict[int, Callable[[], float | None]] = {
+            self.setting.control.fileno(): self._interrupted
+        }
+        if self.setting.launcher >= 0:
+            events[self.setting.launcher] = end
+        return events
+
+    def over_memory(self) -> Callable[[], bool] | None:
+        """Whether memory must be looked at, and how."""
+        return None if self.setting.group else self._memory.over
+
+    def enlist(self, body: bytes) -> Armed:
+        """Makes the armed execution the interpreter of a session."""
+        armed = self._armed or self.arm()
+        self._armed = None
+        armed.line.sendall(len(body).to_bytes(4, "little") + body)
+        return armed
+
+    def next_call(self) -> wire.Frame:
+        """The next call of a session; late words are passed over, a hang-up is the end."""
+        lifelines = [self.setting.control.fileno()]
+        if self.setting.launcher >= 0:
+            lifelines.append(self.setting.launcher)
+        while True:
+            if self.setting.launcher in select.select(lifelines, [], [])[0]:
+                end()
+            try:
+                frame = wire.read_frame(self.setting.control)
+            except (wire.Hangup, wire.Malformed, OSError):
+                end()
+            if frame.kind == wire.CALL:
+                return frame
+            if frame.kind != wire.HURRY:
+                end()
+
+    def fail(self, text: str) -> NoReturn:
+        """Ends a cell that is in no state to go on."""
+        self.reply(wire.FAILED, 0, wire.pack_json({"step": "session", "code": 0, "text": text}))
+        end()
+
+    def finish(self) -> NoReturn:
+        """Ends the cell of a session without branches."""
+        end()
+
+    def _interrupted(self) -> float | None:
+        try:
+            frame = wire.read_frame(self.setting.control)
+        except (wire.Hangup, wire.Malformed, OSError):
+            end()
+        if frame.kind != wire.HURRY or len(frame.body) != 8:
+            end()
+        return time.monotonic() + wire.SECONDS.unpack(frame.body)[0]
+
+    def _bury(self, pid: int) -> tuple[int, float, int]:
+        """Kills and reaps everybody; (status, cpu seconds, resident peak) of the main process."""
+        self.crowd.signal(signal.SIGKILL)
+        main = (-signal.SIGKILL, 0.0, -1)
+        while True:
+            try:
+                found, status, usage = os.wait4(-1, 0)
+            except ChildProcessError:
+                return main  # the proof that nobody is left
+            if found == pid:
+                main = (
+                    os.waitstatus_to_exitcode(status),
+                    usage.ru_utime + usage.ru_stime,
+                    usage.ru_maxrss * 1024,
+                )
+
+    def reply(self, kind: int, request_id: int, body: bytes) -> None:
+        """Sends a frame; a host that is gone ends the cell."""
+        try:
+            self.setting.control.sendall(wire.pack(kind, request_id, body))
+        except OSError:
+            end()
+
+    def oom_kills(self) -> int:
+        """How often the kernel killed in this group for want of memory."""
+        return collect.counter(self.setting.oom)
+
+    def _reset_peak(self) -> None:
+        if self.setting.peak >= 0:
+            try:
+                os.pwrite(self.setting.peak, b"0", 0)
+            except OSError:
+                pass  # an older kernel keeps the mark of all calls
+
+    def _peak(self, resident: int) -> int:
+        if self.setting.peak < 0:
+            return resident
+        return int(os.pread(self.setting.peak, 32, 0))
+
+
+def execution_rows() -> int:
+    """Bytes kept of a result pipe."""
+    from .watch import ROWS_MOST
+
+    return ROWS_MOST
+
+
+def end() -> NoReturn:
+    """The cell's end: with pid 1 the kernel kills everybody in the namespace."""
+    os._exit(0)
+
+
+def reset_signals() -> None:
+    """Default handlers everywhere: signals a guest sends to pid 1 are then dropped."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    resource.getrlimit(resource.RLIMIT_CPU)

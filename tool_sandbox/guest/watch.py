@@ -1,0 +1,148 @@
+"""Watches one running program from outside: its streams, its time, its end.
+
+Shared by the cell's pid 1 and by the bare `process` backend; what differs (how to kill, whose
+hang-up matters) comes in as callables.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+ROWS_MOST = 7 << 20  # bytes kept of the result pipe; more ends the execution
+TICK = 0.02  # seconds between looks at the memory of a cell without a resource group
+_PIECE = 1 << 16
+_READ = select.POLLIN
+_EXIT, _TIMEOUT, _OUTPUT, _MEMORY, _HURRIED = range(5)  # as in wire.CAUSES
+
+
+class Stream:
+    """One pipe: its head is kept, the rest counted and dropped."""
+
+    def __init__(self, fd: int, keep: int) -> None:
+        self.fd = fd
+        self.keep = keep
+        self.total = 0
+        self._parts: list[bytes] = []
+        self._held = 0
+
+    def read(self) -> bool:
+        """Takes a piece; False when there is nothing more for now, or ever."""
+        try:
+            piece = os.read(self.fd, _PIECE)
+        except BlockingIOError:
+            return False
+        if not piece:
+            return False
+        self.total += len(piece)
+        room = self.keep - self._held
+        if room > 0:
+            self._parts.append(piece[:room])
+            self._held += min(room, len(piece))
+        return True
+
+    def drain(self) -> None:
+        """Takes what is there; only after the last writer is dead, or a flood never ends."""
+        while self.read():
+            pass
+
+    def take(self) -> bytes:
+        """What was kept; the count begins anew."""
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._held = 0
+        self.total = 0
+        return data
+
+
+class Bounds(NamedTuple):
+    """What ends a watch."""
+
+    deadline: float  # of the monotonic clock
+    output_stop: int
+
+
+class Watch:
+    """One execution under watch.
+
+    Attributes:
+        cause: Why it ended: index into `wire.CAUSES`.
+    """
+
+    def __init__(
+        self,
+        pidfd: int,
+        streams: tuple[Stream, Stream],
+        rows: Stream | None,
+        bounds: Bounds,
+        events: Mapping[int, Callable[[], float | None]],
+        over_memory: Callable[[], bool] | None = None,
+    ) -> None:
+        """Takes the descriptors over for the time of `run`.
+
+        Args:
+            pidfd: Readable when the main process has ended.
+            streams: Standard output and error.
+            rows: The result pipe, if the execution has one.
+            bounds: Deadline and output.
+            events: Further descriptors; a callable may return a new, earlier deadline.
+            over_memory: Asked every `TICK` whether the memory limit is passed.
+        """
+        self._pidfd = pidfd
+        self._streams = streams
+        self._rows = rows
+        self._bounds = bounds
+        self._events = events
+        self._over = over_memory
+        self.cause = _EXIT
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends `run`; for the callables in `events`."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Returns when the main process has ended or must be ended; kills nobody."""
+        poller = select.poll()
+        poller.register(self._pidfd, _READ)
+        readers: dict[int, Stream] = {stream.fd: stream for stream in self._streams}
+        if self._rows is not None:
+            readers[self._rows.fd] = self._rows
+        for fd in (*readers, *self._events):
+            poller.register(fd, _READ)
+        deadline = self._bounds.deadline
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                self.cause = self.cause or _TIMEOUT
+                return
+            wait = min(left, TICK) if self._over is not None else left
+            ready = poller.poll(wait * 1000 + 1)
+            for fd, _ in ready:
+                if fd == self._pidfd:
+                    self.cause = _EXIT  # hurried, it came to its own end in time
+                    return
+                stream = readers.get(fd)
+                if stream is None:
+                    earlier = self._events[fd]()
+                    if earlier is not None and earlier < deadline:
+                        deadline, self.cause = earlier, _HURRIED
+                elif not stream.read():
+                    poller.unregister(fd)  # its last writer closed it
+            if self._stopped:
+                return
+            if self._flooded():
+                self.cause = _OUTPUT
+                return
+            if self._over is not None and self._over():
+                self.cause = _MEMORY
+                return
+
+    def _flooded(self) -> bool:
+        out, err = self._streams
+        if out.total + err.total > self._bounds.output_stop:
+            return True
+        return self._rows is not None and self._rows.total > ROWS_MOST

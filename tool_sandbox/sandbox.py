@@ -1,0 +1,365 @@
+"""The door: a `Sandbox`, its pool of workers, `execute`, `map`, `session`, `grade`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+import weakref
+from collections import deque
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+
+from .backends import Name, Wish
+from .engine import Engine
+from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
+from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
+from .outcome import Outcome
+from .requests import check_files, request_of
+from .resources import usable_cores
+from .session import Session
+from .stats import Stats
+
+if TYPE_CHECKING:
+    from .grading import Report, Tests
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+COMMON = tuple(
+    ["abc", "array", "ast", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "os", "pathlib", "pprint", "queue", "random", "re", "secrets", "shutil", "statistics", "string", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "traceback", "types", "typing", "unicodedata", "unittest"]
+)
+
+
+class Options(TypedDict, total=False):
+    """Keywords that `execute`, `aexecute`, `map` and `amap` share; the fields of `Job`."""
+
+    limits: Limits | None
+    stdin: str | bytes
+    files: Mapping[str, bytes | str]
+    fetch: Sequence[str]
+    language: Language
+    seed: int | None
+    want_value: bool
+
+
+class Sandbox:
+    """Runs untrusted code. Starts at the first use; thread-safe; survives a fork of the trainer.
+
+    >>> with Sandbox("cell", workers=1) as sandbox:  # doctest: +SKIP
+    ...     sandbox.execute("print(6 * 7)").stdout
+    '42\\n'
+    """
+
+    def __init__(
+        self,
+        backend: Name = "auto",
+        *,
+        limits: Limits = Limits(),  # noqa: B008  (frozen)
+        workers: int | None = None,
+        minimum: Literal["full", "reduced", "none"] = "full",
+        python: str | None = None,
+        preload: Sequence[str] = COMMON,
+        readable: Sequence[str | PathLike[str]] = (),
+        image: str | None = None,
+    ) -> None:
+        """Checks its arguments; starts nothing.
+
+        Args:
+            backend: "auto" takes "cell", else "docker", and never "process".
+            limits: Of every execution that names none.
+            workers: Executions at the same time; None means as many as there are usable cores.
+            minimum: The weakest isolation to accept.
+            python: Another interpreter or virtual environment, shown read-only.
+            preload: Modules imported once, before any guest runs.
+            readable: Further paths guests may read.
+            image: Of the docker backend; None means the one that `sandbox build` made.
+
+        Raises:
+            BadRequest: An argument that cannot be.
+        """
+        _check_choice("backend", backend, ("auto", "cell", "docker", "process"))
+        _check_choice("minimum", minimum, LEVELS)
+        if backend == "process" and minimum != "none":
+            raise BadRequest('backend "process" isolates nothing; say minimum="none" with it')
+        if workers is not None and workers < 1:
+            raise BadRequest(f"workers is {workers}; give at least 1, or None for all cores")
+        if backend == "process":
+            words = "the process backend isolates nothing: guests can read, write and kill"
+            warnings.warn(words, UnsafeSandboxWarning, stacklevel=2)
+        paths = tuple(os.path.realpath(fspath(path)) for path in readable)
+        level: Level = minimum
+        self._wish = Wish(backend, level, python, tuple(preload), paths, image)
+        self._limits = limits
+        self._workers = usable_cores() if workers is None else workers
+        self._open()
+
+    def _open(self) -> None:
+        self._engine = Engine(self._wish, self._limits, self._workers)
+        self._finalizer = weakref.finalize(self, self._engine.close)
+
+    def _living(self) -> Engine:
+        if self._engine.pid != os.getpid():
+            self._finalizer.detach()  # the parent's; this process opens its own
+            self._open()
+        if self._engine.closed:
+            raise SandboxClosed("this sandbox is closed; make a new one")
+        return self._engine
+
+    @property
+    def isolation(self) -> Isolation:
+        """What holds, as a worker's self-test saw it; starts one worker if need be.
+
+        Raises:
+            SandboxUnavailable: No backend reaches the minimum.
+        """
+        return self._living().isolation
+
+    @property
+    def workers(self) -> int:
+        """Executions at the same time."""
+        return self._workers
+
+    @property
+    def limits(self) -> Limits:
+        """Of every execution that names none."""
+        return self._limits
+
+    def execute(self, code: str, **options: Unpack[Options]) -> Result:
+        """Runs one program to its end.
+
+        Args:
+            code: Python, or shell text with `language="shell"`.
+            options: `limits`; `stdin`; `files` put into the work directory before; `fetch`,
+                paths brought back after; `language`; `seed` of `random` (None: drawn by the
+                system); `want_value`, whether the last expression's value comes back.
+
+        Returns:
+            What came of it, whatever the guest did.
+
+        Raises:
+            BadRequest: Refused before anything ran.
+            SandboxClosed: After `close`.
+            SandboxUnavailable: No backend reaches the minimum.
+            BackendFailed: Workers cannot be started.
+        """
+        return self._run(_job(code, options)).result
+
+    def _run(self, job: Job) -> Outcome:
+        engine = self._living()
+        return engine.run(request_of(job, self._limits))
+
+    async def aexecute(self, code: str, **options: Unpack[Options]) -> Result:
+        """As `execute`; cancelling it kills the execution."""
+        return await self._arun(_job(code, options))
+
+    async def _arun(self, job: Job) -> Result:
+        engine = self._living()
+        outcome = await engine.arun(request_of(job, self._limits))
+        return outcome.result
+
+    def map(
+        self, codes: Iterable[str | Job], *, ordered: bool = True, **options: Unpack[Options]
+    ) -> Iterator[Result]:
+        """Runs many programs, as many at a time as there are workers.
+
+        Args:
+            codes: Programs, or whole jobs; read at most 2 x workers ahead.
+            ordered: Results in the order of the programs; else as they come.
+            options: As `execute`, for the programs that are no `Job`.
+
+        Yields:
+            One result a program.
+        """
+        jobs = (item if isinstance(item, Job) else _job(item, options) for item in codes)
+        return self._spread(lambda job: self._run(job).result, jobs, ordered)
+
+    def _spread(
+        self, work: Callable[[_In], _Out], items: Iterable[_In], ordered: bool
+    ) -> Iterator[_Out]:
+        self._living()
+        with ThreadPoolExecutor(self._workers, "palaestra-sandbox") as threads:
+            waiting: deque[Future[_Out]] = deque()
+            try:
+                for item in items:
+                    waiting.append(threads.submit(work, item))
+                    while len(waiting) >= 2 * self._workers:
+                        yield _next(waiting, ordered)
+                while waiting:
+                    yield _next(waiting, ordered)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    async def amap(
+        self,
+        codes: AsyncIterable[str | Job] | Iterable[str | Job],
+        *,
+        ordered: bool = True,
+        **options: Unpack[Options],
+    ) -> AsyncIterator[Result]:
+        """As `map`, for coroutines."""
+        waiting: deque[asyncio.Task[Result]] = deque()
+        try:
+            async for item in _async(codes):
+                job = item if isinstance(item, Job) else _job(item, options)
+                waiting.append(asyncio.ensure_future(self._arun(job)))
+                while len(waiting) >= 2 * self._workers:
+                    yield await _anext(waiting, ordered)
+            while waiting:
+                yield await _anext(waiting, ordered)
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    def session(
+        self, *, limits: Limits | None = None, files: Mapping[str, bytes | str] | None = None
+    ) -> Session:
+        """A program that goes on between calls, in a cell of its own.
+
+        Args:
+            limits: `wall`, `output` and `output_stop` hold for each call, the others for all.
+            files: Put into the work directory at the start.
+
+        Raises:
+            BadRequest: An argument that cannot be, or no memory for one more session.
+            BackendFailed: Its worker cannot be started.
+        """
+        return self._living().session(limits or self._limits, check_files(files or {}))
+
+    def grade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
+        """Grades a candidate; expected values never enter a process that holds its code.
+
+        Args:
+            candidate: Program text.
+            tests: `Calls`, `Script` or `Streams`.
+            limits: Of the grading; None means the sandbox' own.
+        """
+        from .grading import grade
+
+        return grade(self._living(), candidate, tests, limits or self._limits)
+
+    def grade_many(
+        self,
+        pairs: Iterable[tuple[str, Tests]],
+        *,
+        limits: Limits | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Report]:
+        """Grades many candidates, as many at a time as there are workers.
+
+        Args:
+            pairs: (candidate, tests); read at most 2 x workers ahead.
+            limits: Of each grading.
+            ordered: Reports in the order of the pairs; else as they come.
+
+        Yields:
+            One report a pair.
+        """
+        return self._spread(
+            lambda pair: self.grade(pair[0], pair[1], limits=limits), pairs, ordered
+        )
+
+    async def agrade(
+        self, candidate: str, tests: Tests, *, limits: Limits | None = None
+    ) -> Report:
+        """As `grade`, for coroutines."""
+        return await asyncio.to_thread(self.grade, candidate, tests, limits=limits)
+
+    @property
+    def stats(self) -> Stats:
+        """The counters, as of now."""
+        return self._engine.counters.freeze()
+
+    def close(self) -> None:
+        """Ends workers and sessions, and waits for their end; idempotent."""
+        if self._engine.pid == os.getpid():
+            self._finalizer()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Sandbox:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    def __reduce__(self) -> tuple[Callable[..., Sandbox], tuple[Any, ...]]:
+        return _rebuild, (self._wish, self._limits, self._workers)
+
+
+def _rebuild(wish: Wish, limits: Limits, workers: int) -> Sandbox:
+    return Sandbox(
+        wish.backend,
+        limits=limits,
+        workers=workers,
+        minimum=wish.minimum,
+        python=wish.python,
+        preload=wish.preload,
+        readable=wish.readable,
+        image=wish.image,
+    )
+
+
+def _job(code: str, options: Options) -> Job:
+    try:
+        job = Job(code, **options)  # pyright: ignore[reportArgumentType]
+    except TypeError as problem:
+        raise BadRequest(str(problem).replace("Job.__init__()", "execute")) from None
+    if isinstance(job.fetch, str):
+        raise BadRequest(f"fetch is the str {job.fetch!r}; give a sequence of paths")
+    return replace(job, fetch=tuple(job.fetch))
+
+
+def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise BadRequest(f"{name} is {value!r}; give one of {', '.join(choices)}")
+
+
+def _next(waiting: deque[Future[_Out]], ordered: bool) -> _Out:
+    if ordered:
+        return waiting.popleft().result()
+    done = next(iter(wait(waiting, return_when=FIRST_COMPLETED).done))
+    waiting.remove(done)
+    return done.result()
+
+
+async def _anext(waiting: deque[asyncio.Task[Result]], ordered: bool) -> Result:
+    if ordered:
+        task = waiting[0]
+        result = await task
+        waiting.popleft()
+        return result
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    task = next(iter(done))
+    waiting.remove(task)
+    return task.result()
+
+
+async def _async(
+    items: AsyncIterable[str | Job] | Iterable[str | Job],
+) -> AsyncIterator[str | Job]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+

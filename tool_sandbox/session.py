@@ -1,0 +1,304 @@
+"""A program that goes on between calls, and can branch."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from . import wire
+from .cell import Cell
+from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
+from .limits import FileInfo, Limits, MiB, Result
+from .outcome import judge
+from .requests import check_path, encode, encode_input
+from .stats import Counters
+
+_WRITE_MOST = 15 * MiB  # bytes that fit into one frame with what surrounds them
+_FILE_WALL = 30.0  # seconds for reading, writing, listing, branching
+
+
+class Shared:
+    """What all branches of a session have in common: the cell, and who still needs it."""
+
+    def __init__(
+        self, cell: Cell, limits: Limits, counters: Counters, done: Callable[[], None]
+    ) -> None:
+        self.cell = cell
+        self.limits = limits
+        self.counters = counters
+        self.lock = threading.Lock()
+        self.branches: set[int] = {1}
+        self.end_reason = ""
+        self._done = done
+
+    def ask(self, head: dict[str, object], *blobs: bytes, wall: float = _FILE_WALL) -> wire.Frame:
+        """One call, while no other is under way.
+
+        Raises:
+            ConnectionError: The cell is lost.
+        """
+        with self.lock:
+            if not self.cell.alive:
+                raise ConnectionError(self.end_reason or "lost")
+            try:
+                return self.cell.call(head, *blobs, wall=wall)
+            except ConnectionError as problem:
+                self.end_reason = str(problem)
+                raise
+
+    def add(self, branch: int) -> None:
+        """A branch more."""
+        self.branches.add(branch)
+        self.counters.note("branches")
+
+    def drop(self, branch: int) -> None:
+        """A branch less; with the last one the cell goes."""
+        if branch not in self.branches:
+            return
+        self.branches.discard(branch)
+        if self.branches:
+            self.counters.note("branches", -1)
+            try:
+                self.ask({"op": "drop", "branch": branch})
+            except ConnectionError:
+                return  # all of them are gone already
+        else:
+            self._done()
+
+
+class Snapshot:
+    """A branch nobody runs; lives as long as its session's cell."""
+
+    def __init__(self, shared: Shared, branch: int) -> None:
+        self._shared = shared
+        self._branch = branch
+        self._finalizer = weakref.finalize(self, shared.drop, branch)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be restored."""
+        return self._shared.cell.alive and self._branch in self._shared.branches
+
+    def close(self) -> None:
+        """Drops it; idempotent."""
+        self._finalizer()
+
+
+class Session:
+    """One conversation with an interpreter in a cell of its own. Not thread-safe."""
+
+    def __init__(self, shared: Shared, branch: int) -> None:
+        self._shared = shared
+        self._branch = branch
+        self._alive = True
+        self._finalizer = weakref.finalize(self, shared.drop, branch)
+
+    def execute(self, code: str, *, stdin: str | bytes = b"", wall: float | None = None) -> Result:
+        """Runs a program in the session's `__main__`; the last expression is printed.
+
+        Args:
+            code: Python.
+            stdin: What it may read.
+            wall: Seconds; None means the session's limit.
+
+        Raises:
+            SessionDead: The interpreter has ended before.
+            BadRequest: `wall` is out of range.
+        """
+        return self._run("execute", code, stdin, wall)
+
+    def shell(self, command: str, *, wall: float | None = None) -> Result:
+        """Runs a shell command; where it ends is where the session goes on.
+
+        Raises:
+            SessionDead: The interpreter has ended before.
+            BadRequest: `wall` is out of range.
+        """
+        return self._run("shell", command, b"", wall)
+
+    def _run(self, operation: str, text: str, stdin: str | bytes, wall: float | None) -> Result:
+        limits = self._shared.limits
+        seconds = limits.wall if wall is None else Limits(wall=wall).wall
+        head = {
+            "op": operation,
+            "wall": seconds,
+            "output": limits.output,
+            "output_stop": limits.output_stop,
+        }
+        blobs = encode(text), encode_input(stdin)
+        if sum(map(len, blobs)) > _WRITE_MOST:
+            raise BadRequest(f"the call has over {_WRITE_MOST} bytes; put them into files")
+        try:
+            data, parts = self._ask(head, *blobs, wall=seconds + 1.0)
+        except ConnectionError as problem:
+            self._alive = False
+            reason = "memory" if str(problem) == "memory" else "lost"
+            return Result(reason)
+        self._alive = bool(data.get("alive"))
+        order = wire.Order(b"", output=limits.output)
+        try:
+            ending = wire.unpack_ending(parts[0] if parts else b"", order)
+        except wire.Malformed:
+            self._shared.cell.kill("malformed")
+            self._shared.counters.note("malformed")
+            self._alive = False
+            return Result("lost")
+        result = judge(ending, False, (), {}, float("inf")).result
+        size = sum(map(len, blobs))
+        self._shared.counters.executed(result, 0.0, ending.wall, size)
+        return result
+
+    def _ask(
+        self, head: dict[str, object], *blobs: bytes, wall: float = _FILE_WALL
+    ) -> tuple[dict[str, Any], list[bytes]]:
+        if not self.alive:
+            raise SessionDead(
+                "the session's interpreter has ended; restore a snapshot or open a new session"
+            )
+        frame = self._shared.ask({**head, "branch": self._branch}, *blobs, wall=wall)
+        try:
+            data, parts = wire.unpack_json(frame.body)
+        except wire.Malformed:
+            self._shared.cell.kill("malformed")
+            raise ConnectionError("malformed") from None
+        self._complain(data)
+        return data, parts
+
+    def _complain(self, data: dict[str, Any]) -> None:
+        kind, text = data.get("error"), str(data.get("text", ""))
+        if kind is None:
+            return
+        if kind == "dead":
+            self._alive = False
+            raise SessionDead(text)
+        raise {"missing": MissingFile, "file": FileProblem}.get(str(kind), SandboxError)(text)
+
+    def _file(self, head: dict[str, object], *blobs: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        try:
+            return self._ask(head, *blobs)
+        except ConnectionError:
+            self._alive = False
+            raise SessionDead("the session's worker was lost; open a new session") from None
+
+    def read(self, path: str, *, limit: int = MiB) -> bytes:
+        """The first `limit` bytes of a file in the work directory.
+
+        Raises:
+            MissingFile: It does not exist.
+            FileProblem: It is no regular file, or a symlink is on the way.
+            BadRequest: The path leaves the work directory.
+            SessionDead: The interpreter has ended.
+        """
+        if not 0 < limit <= _WRITE_MOST:
+            raise BadRequest(f"limit is {limit}; give 1 to {_WRITE_MOST} bytes")
+        _, parts = self._file({"op": "read", "path": check_path(path), "limit": limit})
+        return parts[0][:limit] if parts else b""
+
+    def write(self, path: str, data: bytes | str) -> None:
+        """Replaces a file of the work directory, making missing folders on the way.
+
+        Raises:
+            FileProblem: No room, or the path is no regular file.
+            BadRequest: The path leaves the work directory, or the data is too long.
+            SessionDead: The interpreter has ended.
+        """
+        content = encode_input(data)
+        if len(content) > _WRITE_MOST:
+            raise BadRequest(f"the file has {len(content)} bytes; at most {_WRITE_MOST} at once")
+        self._file({"op": "write", "path": check_path(path)}, content)
+
+    def list(self, path: str = ".") -> tuple[FileInfo, ...]:
+        """What a folder of the work directory holds, in the order of names.
+
+        Raises:
+            MissingFile: It does not exist.
+            FileProblem: It is no folder.
+            BadRequest: The path leaves the work directory.
+            SessionDead: The interpreter has ended.
+        """
+        place = "." if path in (".", "") else check_path(path)
+        data, _ = self._file({"op": "list", "path": place})
+        return _infos(data.get("entries"))
+
+    def fork(self) -> Session:
+        """A second session with a copy of memory and files; both go on, independently.
+
+        Raises:
+            SandboxError: Threads are running, or there is no room for a branch.
+            SessionDead: The interpreter has ended.
+        """
+        return Session(self._shared, self._new_branch())
+
+    def snapshot(self) -> Snapshot:
+        """A branch nobody runs, for `restore`.
+
+        Raises:
+            SandboxError: As `fork`.
+            SessionDead: The interpreter has ended.
+        """
+        return Snapshot(self._shared, self._new_branch())
+
+    def _new_branch(self) -> int:
+        data, _ = self._file({"op": "fork"})
+        branch = data.get("branch")
+        if not isinstance(branch, int):
+            self._shared.cell.kill("malformed")
+            raise SessionDead("the session's worker was lost; open a new session")
+        self._shared.add(branch)
+        return branch
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes back to a snapshot, also after the interpreter has ended.
+
+        Raises:
+            BadRequest: The snapshot is another session's.
+            SandboxError: As `fork`.
+            SessionDead: The snapshot is gone.
+        """
+        if snapshot._shared is not self._shared:  # pyright: ignore[reportPrivateUsage]
+            raise BadRequest("the snapshot belongs to another session")
+        old = self._finalizer
+        source = Session.__new__(Session)
+        source._shared, source._alive = self._shared, True
+        source._branch = snapshot._branch  # pyright: ignore[reportPrivateUsage]
+        branch = source._new_branch()
+        old()
+        self._branch, self._alive = branch, True
+        self._finalizer = weakref.finalize(self, self._shared.drop, branch)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the interpreter takes further calls."""
+        return self._alive and self._shared.cell.alive and self._branch in self._shared.branches
+
+    def close(self) -> None:
+        """Ends this branch, and with the last branch the cell; idempotent."""
+        self._alive = False
+        self._finalizer()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _infos(entries: object) -> tuple[FileInfo, ...]:
+    """The listing, of which every part is the guest's choice."""
+    found: list[FileInfo] = []
+    if isinstance(entries, Sequence):
+        for entry in entries:  # pyright: ignore[reportUnknownVariableType]
+            match entry:
+                case [str(path), ("file" | "directory" | "other") as kind, int(size)]:
+                    found.append(FileInfo(path, kind, size))
+                case _:
+                    continue
+    return tuple(found)
