@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .rows import Ints, Longs
+from .rows import Longs
 
 BLOCK = 16  # lengths are rounded up to this: few distinct shapes
 MANY_ROWS = 4_096
@@ -165,7 +165,7 @@ class Arena:
                 part = t[:, :, :places]
                 part[to] = part[from_]
 
-    def reader(self, first: int, counts: Ints, pasts: Ints) -> Reader:
+    def reader(self, first: int, counts: Longs, pasts: Longs) -> Reader:
         """A forward's view: row `first + i` gets `counts[i]` new tokens behind `pasts[i]`."""
         total = int(counts.sum())
         rows = np.repeat(np.arange(len(counts)), counts)

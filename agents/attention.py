@@ -141,8 +141,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     if order is None or inverse is None:
         return _block(q, k, v, buckets[0]) if buckets else q.reshape(len(q), -1)
     sizes = [bucket.size for bucket in buckets]
-    parts = [_gather(x, order, inverse).split(sizes) for x in (q, k, v)]
-    outputs = [_block(*parts_, bucket) for *parts_, bucket in zip(*parts, buckets, strict=True)]
+    q, k, v = (_gather(x, order, inverse) for x in (q, k, v))
+    outputs: list[Tensor] = []
+    start = 0
+    for bucket, size in zip(buckets, sizes, strict=True):
+        here = slice(start, start + size)
+        outputs.append(_block(q[here], k[here], v[here], bucket))
+        start += size
     return _gather(torch.cat(outputs), inverse, order)
 
 

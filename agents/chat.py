@@ -97,7 +97,8 @@ class Chat:
         on_rewrite: OnRewrite = "rows",
     ) -> None:
         self.tokenizer, self.template, self.seat = tokenizer, template, seat
-        self.system, self.on_rewrite = system, on_rewrite
+        self.system = system
+        self.on_rewrite: OnRewrite = on_rewrite
         self.messages: list[Message] = []
         self.contexts: list[Context] = [Context()]
         self.spent = 0  # tokens drawn in this chat

@@ -133,7 +133,7 @@ def splitmix(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray
 
 def uniforms(seeds: NDArray[np.uint64], counters: NDArray[np.uint64]) -> NDArray[np.float64]:
     """The numbers of many keys at once, float64 [B] in [0, 1); one multiplication apart."""
-    return (splitmix(seeds, counters) >> np.uint64(11)) * 2.0**-53
+    return (splitmix(seeds, counters) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class Counters:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint as checkpoints
 
 from .heads import Head, Heads
 
@@ -107,24 +107,47 @@ class Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
         """Gate the second half by the first."""
-        ctx.save_for_backward(both)
         gate, up = both.chunk(2, -1)
-        return functional.silu(gate).mul_(up)
+        soft = functional.silu(gate)
+        ctx.save_for_backward(both, soft)
+        return soft * up
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor]:
-        """D silu(g) = s (1 + g (1 - s)), s = sigmoid(g)."""
-        (both,) = ctx.saved_tensors
+        """Write both halves of the gradient in place."""
+        both, soft = ctx.saved_tensors
         gate, up = both.chunk(2, -1)
         out = torch.empty_like(both)
         left, right = out.chunk(2, -1)
-        share = torch.sigmoid(gate)
-        soft = gate * share
         torch.mul(grads[0], soft, out=right)
-        # s + g s (1 - s) = s + soft - soft s
-        torch.addcmul(share + soft, soft, share, value=-1.0, out=left)
-        left.mul_(up).mul_(grads[0])
+        torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=left)
         return (out,)
+
+
+class Scaled(torch.autograd.Function):
+    """RMSNorm: x / sqrt(mean x^2 + eps) * w; half the passes of the composed one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, eps: float) -> Tensor:
+        """Norm the last axis of x by w."""
+        rate = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        unit = x * rate
+        ctx.save_for_backward(unit, rate, w)
+        return unit * w
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Dx = rate (g w - unit mean(g w unit)), dw = sum g unit."""
+        unit, rate, w = ctx.saved_tensors
+        both = grads[0] * unit
+        mean = (both @ w).unsqueeze(-1).div_(-unit.shape[-1])
+        dx = (grads[0] * w).addcmul_(unit, mean).mul_(rate)
+        return dx, both.flatten(0, -2).sum(0), None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm of the last axis."""
+    return cast(Tensor, Scaled.apply(x, weight.to(x.dtype), eps))
 
 
 class Decoder(nn.Module):
@@ -225,13 +248,14 @@ class Decoder(nn.Module):
         for i, layer in enumerate(layers):
             chosen = at if i == last else None
             if keep:
-                x = cast(
-                    Tensor,
-                    checkpoint(self._layer, x, i, layer, turn, reader, chosen, use_reentrant=False),
+                arguments = x, i, layer, turn, reader, chosen
+                again = cast(Any, checkpoints).checkpoint(
+                    self._layer, *arguments, use_reentrant=False
                 )
+                x = cast(Tensor, again)
             else:
                 x = self._layer(x, i, layer, turn, reader, chosen)
-        return functional.rms_norm(x, (x.shape[-1],), self.norm, self.shape.eps)
+        return rms_norm(x, self.norm, self.shape.eps)
 
     def _layer(
         self,
@@ -242,8 +266,8 @@ class Decoder(nn.Module):
         reader: Attends,
         at: Tensor | None,
     ) -> Tensor:
-        shape, width = self.shape, (x.shape[-1],)
-        h = functional.rms_norm(x, width, w.norm1, shape.eps).to(w.qkv.dtype)
+        shape = self.shape
+        h = rms_norm(x, w.norm1, shape.eps).to(w.qkv.dtype)
         qkv = functional.linear(h, w.qkv, w.qkv_bias)
         qkv = qkv.view(len(x), shape.heads + 2 * shape.kv_heads, shape.head_dim)
         q, k, v = self._rotated(qkv, w, turn)
@@ -251,7 +275,7 @@ class Decoder(nn.Module):
         if at is not None:
             attended, x = attended[at], x[at]
         x = x + functional.linear(attended, w.out, w.out_bias)
-        h = functional.rms_norm(x, width, w.norm2, shape.eps).to(w.qkv.dtype)
+        h = rms_norm(x, w.norm2, shape.eps).to(w.qkv.dtype)
         both = functional.linear(h, w.gate_up, w.gate_up_bias)
         return x + functional.linear(cast(Tensor, Gated.apply(both)), w.down, w.down_bias)
 
@@ -262,9 +286,8 @@ class Decoder(nn.Module):
         v = qkv[:, shape.heads + shape.kv_heads :]
         if w.q_norm is not None and w.k_norm is not None:
             q, k = qkv[:, : shape.heads], qkv[:, shape.heads : shape.heads + shape.kv_heads]
-            size = (shape.head_dim,)
-            q = functional.rms_norm(q, size, w.q_norm.to(q.dtype), shape.eps)
-            k = functional.rms_norm(k, size, w.k_norm.to(k.dtype), shape.eps)
+            q = rms_norm(q, w.q_norm, shape.eps)
+            k = rms_norm(k, w.k_norm, shape.eps)
             both = torch.cat((q, k), 1)
         else:
             both = qkv[:, : shape.heads + shape.kv_heads]
@@ -290,7 +313,7 @@ class Decoder(nn.Module):
             ):
                 if fused is not None:
                     names = ("q_proj", "k_proj", "v_proj")
-                    parts = fused.detach().split([wide, narrow, narrow])
+                    parts = torch.split(fused.detach(), [wide, narrow, narrow])
                     for name, part in zip(names, parts, strict=True):
                         out[f"{at}self_attn.{name}.{suffix}"] = part
                 if out_ is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -252,7 +252,7 @@ class Desk:
             kept = (
                 logits[index].softmax(-1).masked_fill(~torch.from_numpy(legal)[index], 0.0).sum(-1)
             )
-            for row, share in zip(watched, kept.tolist(), strict=True):
+            for row, share in zip(watched, cast(list[float], kept.tolist()), strict=True):
                 shield = self.jobs[row].ask.shield
                 bad[row] |= shield is not None and share < shield.z_min
         if not bad.any():
@@ -297,8 +297,8 @@ class Desk:
             job.kept.append(np.flatnonzero((logprobs[row] > NEVER).numpy()).astype(np.int32))
         if job.choice is not None and job.odds is None:
             firsts = job.choice.first
-            odds = logits[row, torch.tensor(list(firsts.values()))].softmax(-1).tolist()
-            job.odds = dict(zip(firsts, odds, strict=True))
+            odds = logits[row, torch.tensor(list(firsts.values()))].softmax(-1)
+            job.odds = dict(zip(firsts, cast(list[float], odds.tolist()), strict=True))
 
     def _advance(self, ids: Ints) -> None:
         n = len(ids)

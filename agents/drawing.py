@@ -128,6 +128,28 @@ def draw(logprobs: Tensor, numbers: NDArray[np.float64]) -> Tensor:
     return torch.minimum(found, last).squeeze(-1)
 
 
+def torch_uniforms(seeds: Tensor, counters: Tensor) -> Tensor:
+    """The numbers of `core.uniforms` where the logits are; float64 [B].
+
+    Args:
+        seeds: 64 bit patterns as int64, [B]; torch multiplies and adds modulo 2^64.
+        counters: likewise.
+    """
+    z = seeds + (counters + 1) * _signed(0x9E3779B97F4A7C15)
+    z = (z ^ _shifted(z, 30)) * _signed(0xBF58476D1CE4E5B9)
+    z = (z ^ _shifted(z, 27)) * _signed(0x94D049BB133111EB)
+    return _shifted(z ^ _shifted(z, 31), 11).double() * 2.0**-53
+
+
+def _signed(pattern: int) -> int:
+    return pattern - (1 << 64) if pattern >= 1 << 63 else pattern
+
+
+def _shifted(z: Tensor, by: int) -> Tensor:
+    """A logical shift: int64 shifts copy the sign."""
+    return (z >> by) & ((1 << (64 - by)) - 1)
+
+
 class Seen(NamedTuple):
     """Ids before each position, for the repetition penalty of a replay."""
 

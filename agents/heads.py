@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,18 +87,17 @@ class Heads(nn.Module):
     def rows(self, head: Head) -> tuple[Tensor, Tensor]:
         """Last-layer weight [size, D] and bias [size] of a head; views to write to."""
         if head.layers == 2:
-            last = self.deep[_key(head.name)][-1]  # pyright: ignore[reportIndexIssue]
-            return last.weight, last.bias
-        bank, start = self.linear[_bank(head.detach)], 0
+            stack = cast(nn.Sequential, self.deep[_key(head.name)])
+            last = cast(nn.Linear, stack[-1])
+            return last.weight.data, last.bias.data
+        bank, start = cast(nn.Linear, self.linear[_bank(head.detach)]), 0
         for other in self.heads:
             if other.name == head.name:
                 break
             if other.layers == 1 and other.detach is head.detach:
                 start += other.size
-        weight, bias = bank.weight, bank.bias
-        assert isinstance(weight, Tensor)
-        assert isinstance(bias, Tensor)
-        return weight.data[start : start + head.size], bias.data[start : start + head.size]
+        here = slice(start, start + head.size)
+        return bank.weight.data[here], bank.bias.data[here]
 
     @torch.no_grad()
     def start(self, name: str, value: float) -> None:

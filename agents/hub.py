@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..envs.messages import Message, ToolCall
 from .errors import TemplateError
@@ -112,8 +112,9 @@ def _byte_level(inner: Any) -> bool:
     backend = getattr(inner, "backend_tokenizer", None)
     if backend is None:
         return False
-    decoder = json.loads(backend.to_str()).get("decoder") or {}
-    steps = decoder.get("decoders", [decoder])
+    described = cast(dict[str, Any], json.loads(backend.to_str()))
+    decoder = cast(dict[str, Any], described.get("decoder") or {})
+    steps = cast(list[dict[str, Any]], decoder.get("decoders", [decoder]))
     return any(step.get("type") == "ByteLevel" for step in steps)
 
 

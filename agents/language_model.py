@@ -129,13 +129,13 @@ def _opened(path: str | Path, dtype: str) -> tuple[Any, Any]:
             model = AutoModelForCausalLM.from_pretrained(
                 place, dtype=kind, attn_implementation="sdpa"
             )
-            tokenizer = AutoTokenizer.from_pretrained(place)
+            tokenizer = cast(Any, AutoTokenizer).from_pretrained(place)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} cannot be loaded as a causal language model ({_first_line(error)}); give a "
             "folder in save_pretrained form, or the name of a model on the hub"
         ) from error
-    return model.eval(), tokenizer
+    return cast(Any, model).eval(), tokenizer
 
 
 def _first_line(error: Exception) -> str:

@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from . import scoring
 from .arena import BLOCK, Arena, Reader
-from .attention import Segments
 from .chat import OnRewrite
-from .core import Action, Ask, Decoding, Ints, Longs, Rows, Scores, Stop, Transform, Want
-from .decoder import Attends, Decoder, Places, Weights
+from .core import Action, Ask, Decoding, Ints, Longs, Rows, Scores, Stop, Want
+from .decoder import Decoder, Weights
 from .desk import Desk, Job
-from .drawing import Seen, effective, entropy, replayed
 from .errors import AgentError, CapabilityError, ContextFull
-from .heads import Head, Heads
+from .heads import Head
+from .scoring import Model
 from .sessions import Guest, House, Slot
 from .templates import Template, default_template
 
 if TYPE_CHECKING:
-    from ..envs.tokenizers import Tokenizer
     from .chat import Chat
 
 SLOTS = 256  # rows that draw at once, unless told
-LOGITS = 1 << 25  # most logits of one piece of a score: 128 MiB in float32
-
-
-class Model(Protocol):
-    """What a sampler needs: an own `nn.Module` with these is a policy at once."""
-
-    context: int
-    heads: Heads
-    tokenizer: Tokenizer
-
-    def hidden(
-        self,
-        tokens: Tensor,
-        segments: Places,
-        cache: Attends | None = None,
-        at: Tensor | None = None,
-    ) -> Tensor:
-        """Final normed states [N, D] of packed tokens [N], or those `at` some positions.
-
-        Layer i asks `(cache or segments).attend(i, q, k, v)` for its attention; positions are
-        `segments.positions`.
-        """
-        ...
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [P, V] of states [P, D]."""
-        ...
-
-    def parameters(self) -> Iterable[nn.Parameter]:
-        """As of any `nn.Module`."""
-        ...
 
 
 class Sampler:
@@ -109,6 +75,8 @@ class Sampler:
         self._waiting: list[Job] = []
         self._finished: list[tuple[int, Action]] = []
         self._numbers = 0
+        # ours can run on a cast copy of its matrices
+        self._decoder = cast(Decoder, model) if isinstance(model, Decoder) else None
         self._cast: list[Weights] | None = None
 
     # --- drawing ---
@@ -279,10 +247,10 @@ class Sampler:
 
     def _forward(self, tokens: NDArray[Any], reader: Reader, ends: Tensor | None) -> Tensor:
         ids = torch.from_numpy(tokens.astype(np.int64))
-        if self.dtype is not None and isinstance(self.model, Decoder):
+        if self.dtype is not None and self._decoder is not None:
             if self._cast is None:
-                self._cast = self.model.weights(self.dtype)
-            return self.model.hidden(ids, reader, reader, ends, self._cast)
+                self._cast = self._decoder.weights(self.dtype)
+            return self._decoder.hidden(ids, reader, reader, ends, self._cast)
         with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype is not None):
             return self.model.hidden(ids, reader, reader, ends)
 
@@ -307,7 +275,7 @@ class Sampler:
         desk, end = self._desk, self.tokenizer.end_of_turn
         over = desk.done(end)
         over[blocked] = True
-        rows = np.flatnonzero(over)
+        rows = np.flatnonzero(over).astype(np.int64)
         if not len(rows):
             return
         cached: list[Ints] = []
@@ -328,90 +296,11 @@ class Sampler:
 
         One packed forward; logits at action positions only.
         """
-        segments = Segments(rows.offsets.tolist())
-        action = torch.from_numpy(rows.action)
-        before = action - 1  # the state that decided the token
-        at = torch.cat([before, segments.offsets[1:] - 1]) if want.ends else before
-        tokens = torch.from_numpy(rows.tokens.astype(np.int64))
-        with torch.autocast(tokens.device.type, self.dtype, enabled=self.dtype is not None):
-            states = self.model.hidden(tokens, segments, None, at)
-        decided, ends = states[: len(action)], states[len(action) :]
-        chosen = tokens[action]
-        logprobs, raw, spread = self._scored(decided, chosen, rows, want)
-        heads = self.model.heads if want.heads else None
-        return Scores(
-            logprobs=logprobs,
-            entropy=spread,
-            values=heads(decided) if heads else {},
-            ends=heads(ends) if heads and want.ends else {},
-            logprobs_raw=raw,
-            hidden=decided if want.hidden else None,
-        )
-
-    def _scored(
-        self, states: Tensor, chosen: Tensor, rows: Rows, want: Want
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        size = self.tokenizer.size
-        step = max(1, LOGITS // size)
-        if len(states) <= step:
-            return self._piece(states, chosen, rows, rows.transform, rows.action, want)
-        pieces: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
-        for start in range(0, len(states), step):
-            part = slice(start, start + step)
-            index = np.arange(start, min(start + step, len(states)))
-            # logits of a large vocabulary are not kept for the backward pass, but made again
-            piece = checkpoint(
-                self._piece, states[part], chosen[part], rows, rows.transform.take(index),
-                rows.action[part], want, use_reentrant=False,
-            )  # fmt: skip
-            pieces.append(cast("tuple[Tensor, Tensor | None, Tensor | None]", piece))
-        columns = list(zip(*pieces, strict=True))
-        joined = [
-            None if c[0] is None else torch.cat(cast("tuple[Tensor, ...]", c)) for c in columns
-        ]
-        assert joined[0] is not None
-        return joined[0], joined[1], joined[2]
-
-    def _piece(
-        self,
-        states: Tensor,
-        chosen: Tensor,
-        rows: Rows,
-        transform: Transform,
-        action: Longs,
-        want: Want,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        logits = self.model.logits(states)
-        seen = Seen(rows.tokens, rows.offsets, action)
-        hooks = replayed(transform, logits.shape[1], seen, logits.device)
-        every = effective(logits, hooks)
-        picked = chosen[:, None]
-        logprobs = every.gather(1, picked).squeeze(1)
-        raw = None
-        if want.raw:
-            plain = logits.log_softmax(-1) if hooks.any else every
-            raw = plain.gather(1, picked).squeeze(1)
-        return logprobs, raw, entropy(every) if want.entropy else None
+        return scoring.score(self.model, rows, want, self.dtype)
 
     def menu(self, chats: Sequence[Chat], items: Sequence[str]) -> list[NDArray[np.float64]]:
         """Log-probability of each item as a whole message, end-of-turn included, [M] a chat."""
-        out: list[NDArray[np.float64]] = []
-        endings = [[*self.tokenizer.encode(item), self.tokenizer.end_of_turn] for item in items]
-        for chat in chats:
-            prompt = chat.tokens
-            rows = [np.concatenate([prompt, np.array(ids, np.int32)]) for ids in endings]
-            offsets = np.cumsum([0, *map(len, rows)])
-            owner = np.repeat(np.arange(len(items)), [len(ids) for ids in endings])
-            action = np.concatenate(
-                [np.arange(a + len(prompt), b) for a, b in itertools.pairwise(offsets)]
-            )
-            packed = Rows(
-                np.concatenate(rows), offsets.astype(np.int32), action, Transform.plain(len(action))
-            )
-            with torch.no_grad():
-                scores = self.score(packed, Want(entropy=False, heads=False))
-            out.append(np.bincount(owner, scores.logprobs.double().numpy(), len(items)))
-        return out
+        return [scoring.menu(self.model, chat.tokens, items, self.dtype) for chat in chats]
 
     # --- weights ---
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .arena import Arena
-from .rows import Ints
+from .rows import Ints, Longs
 
 SHARED = 32  # shortest prefix worth copying instead of computing
 MEMORY = 0.25  # share of the free memory that the arena may take
@@ -222,7 +222,7 @@ class House:
             rows, sources, counts = zip(*pairs, strict=True)
             self.arena.move(rows, sources, max(counts))
 
-    def leave(self, rows: Ints, prompts: Sequence[Ints]) -> tuple[list[int], list[int]]:
+    def leave(self, rows: Longs, prompts: Sequence[Ints]) -> tuple[list[int], list[int]]:
         """Rows stop drawing; the others close up.
 
         Args:

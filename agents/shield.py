@@ -292,7 +292,8 @@ def shield_for(mode: str, env: Env, tokenizer: Tokenizer) -> Shield | None:
         items = env.menu()
         if items is None:
             raise AgentError(
-                f'shield is {mode!r}, but {env.env_id} has neither a grammar nor a menu(); give "none"'
+                f"shield is {mode!r}, but {env.env_id} has neither a grammar nor a menu(); "
+                'give "none"'
             )
         texts = [i if isinstance(i, str) else parsing.render([i], env.parser) for i in items]
         grammar = grammars.Grammar.of_menu(texts)

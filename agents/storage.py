@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors import torch as tensors
 from torch import Tensor
 
 from .heads import Head, Heads, heads_from
@@ -14,10 +14,15 @@ from .heads import Head, Heads, heads_from
 HEADS, HEAD_NAMES = "heads.safetensors", "heads.json"
 
 
-def save_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+def save_tensors(state: Mapping[str, Tensor], folder: Path) -> None:
     """Write `model.safetensors`."""
-    whole = {name: x.detach().contiguous().clone() for name, x in tensors.items()}
-    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    whole = {name: x.detach().contiguous().clone() for name, x in state.items()}
+    tensors.save_file(whole, folder / "model.safetensors", {"format": "pt"})
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name."""
+    return tensors.load_file(file)
 
 
 def write_json(path: Path, content: object) -> None:
@@ -28,7 +33,9 @@ def write_json(path: Path, content: object) -> None:
 def save_heads(heads: Heads, folder: Path) -> None:
     """Write the heads beside a model, in files that `transformers` does not look at."""
     if heads.heads:
-        save_file({k: v.contiguous() for k, v in heads.state_dict().items()}, folder / HEADS)
+        tensors.save_file(
+            {k: v.contiguous() for k, v in heads.state_dict().items()}, folder / HEADS
+        )
     write_json(folder / HEAD_NAMES, heads.describe())
 
 
@@ -41,4 +48,4 @@ def read_heads(folder: Path) -> tuple[Head, ...]:
 def load_heads(heads: Heads, folder: Path) -> None:
     """Take over the weights of heads."""
     if heads.heads and (folder / HEADS).exists():
-        heads.load_state_dict(load_file(folder / HEADS))
+        heads.load_state_dict(read_tensors(folder / HEADS))

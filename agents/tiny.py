@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ..envs import tokenizers
 from . import storage
@@ -124,7 +123,7 @@ class Tiny(Decoder):
         try:
             config = json.loads((folder / "config.json").read_text())
             tokenizer = tokenizers.from_json((folder / TOKENIZER).read_text())
-            state = load_file(folder / "model.safetensors")
+            state = storage.read_tensors(folder / "model.safetensors")
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder} holds no whole model ({error}); give the model folder of a run"

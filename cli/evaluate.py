@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -40,12 +41,13 @@ Exit codes: 0 done, 2 wrong use.
 
 
 class Subject(NamedTuple):
-    """Who is evaluated, where."""
+    """Who is evaluated, where, and under which name in ``eval/``."""
 
     title: str
     agents: Mapping[str, Agent]
     make_env: Callable[[], Env]
-    folder: Path | None
+    folder: Path | None = None
+    suffix: str = ""
 
 
 def command(
@@ -129,20 +131,22 @@ def _of_run(run: Path, overrides: Mapping[str, str], last: bool, ways: tuple[str
     from ..train import build, checkpoint, config
     from ..train.curriculum import Curriculum
 
-    settings = config.load_run(run, overrides)
+    trained, settings = config.load_run(run), config.load_run(run, overrides)
+    policy = build.policy(trained, build.env_maker(trained.env.id, trained.env.options)())
+    best = None if last else checkpoint.best(run)
+    folder = run / "model" if best is None else best.path
+    if not folder.is_dir():  # the run was killed before its end
+        folder = checkpoint.latest(run).path
+    build.restore(policy, folder)
     stage = Curriculum.of(settings).last
     given = {key.split(".")[1] for key in overrides if key.startswith("env.")}
     options = {**settings.env.options, **{k: v for k, v in stage.items() if k not in given}}
-    best = None if last else checkpoint.best(run)
-    folder = run / "model" if best is None else best.path
-    if not folder.is_dir():
-        folder = checkpoint.latest(run).path
     make_env = build.env_maker(settings.env.id, options)
-    env = make_env()
-    policy: Any = build.policy(settings, env)
-    policy.restore(folder)
     title = f"{run}, {folder.name}" + (f" (iteration {best.iteration})" if best else "")
-    return Subject(title, _agents(settings, policy, env, ways), make_env, run / "eval")
+    agents = _agents(settings, policy, make_env(), ways)
+    words = ["last"] * last + [f"{key.rpartition('.')[2]}={overrides[key]}" for key in overrides]
+    suffix = re.sub(r"[^\w.=-]+", "_", "".join(f"-{word}" for word in words))
+    return Subject(title, agents, make_env, run / "eval", suffix)
 
 
 def _of_policy(name: str, overrides: Mapping[str, str], ways: tuple[str, ...]) -> Subject:
@@ -164,12 +168,12 @@ def _of_policy(name: str, overrides: Mapping[str, str], ways: tuple[str, ...]) -
     make_env = build.env_maker(settings.env.id, settings.env.options)
     title = f"{name} on {settings.env.id}"
     if name in players.NAMES:
-        way = "greedy" if "greedy" in ways else "sampled"
-        return Subject(title, {way: players.player(name, make_env)}, make_env, None)
+        agent = players.player(name, make_env)
+        return Subject(title, dict.fromkeys(ways, agent), make_env)
     env = make_env()
     settings, _ = choices.resolve(settings, env, model_context=build.model_context(settings))
     policy = build.policy(settings, env)
-    return Subject(title, _agents(settings, policy, env, ways), make_env, None)
+    return Subject(title, _agents(settings, policy, env, ways), make_env)
 
 
 def _agents(settings: Config, policy: Any, env: Env, ways: tuple[str, ...]) -> dict[str, Agent]:
@@ -183,9 +187,12 @@ def _evaluate(subject: Subject, n: int, attempts: int, sizes: list[int]) -> dict
 
     found: dict[str, Evaluation] = {}
     for way, agent in subject.agents.items():
+        if found and not agent.policies:
+            found[way] = next(iter(found.values()))  # who has no policy plays one way only
+            continue
         many = attempts if way == "sampled" else 1  # a greedy policy repeats itself
         asked = sizes if way == "sampled" else [1]
         found[way] = evaluate.evaluate(agent, subject.make_env, n=n, attempts=many, k=asked)
         if subject.folder is not None:
-            evaluate.write(subject.folder, way, found[way])
+            evaluate.write(subject.folder, f"{way}-n{n}{subject.suffix}", found[way])
     return found

@@ -162,6 +162,9 @@ def _train(
     console = Console(quiet=quiet)
     try:
         return loop.train(settings, run_dir, resume=resume, imports=modules, console=console)
+    except KeyboardInterrupt:  # before the loop watches signals, or the second one
+        terminal.note("interrupted at once; what was saved before is whole")
+        raise typer.Exit(terminal.INTERRUPTED) from None
     finally:
         console.stop()
 

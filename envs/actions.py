@@ -11,8 +11,9 @@ from gymnasium import Space
 from gymnasium import spaces as gym
 from numpy.typing import NDArray
 
+from .encoding import TEXT, Codec, Record
 from .messages import Problem, ToolCall
-from .spaces import TEXT, Codec, Record, codec_of
+from .spaces import codec_of
 from .text_space import TextSpace
 from .turn import drawn
 
@@ -185,7 +186,7 @@ class JSONText:
 
     def space(self) -> Space[Any]:
         """Two texts; half of the samples are real names and well-formed arguments."""
-        parts = {
+        parts: dict[str, Space[Any]] = {
             "name": TextSpace(NAME, examples=list(self.tools)),
             "arguments": TextSpace(TEXT, examples=self.texts),
         }

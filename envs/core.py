@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from functools import cached_property
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -26,16 +25,15 @@ from .exchange import (
     Step,
     Thinks,
 )
-from .ledger import Ledger, number
-from .messages import JSON, Credit, Message, ToolCall, ToolResult
+from .ledger import Ledger
+from .messages import JSON, Message, ToolResult
 from .outside import Workbench, run, shared_sandbox
 from .randomization import Domain, Randomizer
-from .rewards import Outcome, Rewards
+from .rules import Rules
 from .snapshot import Snapshot
 from .streams import Streams
 from .tasks import Task, TaskSet
-from .tokenizers import ByteTokenizer
-from .tools import Luck, Tool, Toolbox, methods
+from .tools import Toolbox, methods
 
 if TYPE_CHECKING:
     from ..tool_sandbox import Sandbox
@@ -62,7 +60,7 @@ __all__ = [
 STANDARD = ("format", "step", "valid_call", "latency", "price")  # terms the base class pays
 
 
-class Env(gymnasium.Env[Any, Any]):
+class Env(Rules, gymnasium.Env[Any, Any]):
     """An environment of messages: the rules are written once, and three views translate actions.
 
     An author declares the class attributes below and writes `begin`, plus what the task needs of
@@ -95,7 +93,6 @@ class Env(gymnasium.Env[Any, Any]):
     metadata: dict[str, Any] = {"render_modes": ["ansi", "human"], "render_fps": 4}  # noqa: RUF012
     tasks: TaskSet = TaskSet.generate(lambda stream: {}, id="empty")
     tools: Toolbox = Toolbox()
-    rewards: Rewards = Rewards(success=Outcome(1.0))
     domain: Domain = Domain()
     limits: Limits = Limits()
     parser: Parser = parsing.hermes
@@ -113,7 +110,6 @@ class Env(gymnasium.Env[Any, Any]):
     )
     has_after: ClassVar[bool] = False
     has_potentials: ClassVar[bool] = False
-    has_score: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -122,9 +118,9 @@ class Env(gymnasium.Env[Any, Any]):
         cls.tools = Toolbox(*shared, *own.values(), faults=cls.tools.faults)
         if isinstance(cls.__dict__.get("parser"), FunctionType):
             cls.parser = staticmethod(cls.__dict__["parser"])  # a parser is no method
-        cls.has_after = cls.after is not Env.after
-        cls.has_potentials = cls.potentials is not Env.potentials
-        cls.has_score = cls.score is not Env.score
+        cls.has_after = cls.after is not Rules.after
+        cls.has_potentials = cls.potentials is not Rules.potentials
+        cls.has_score = cls.score is not Rules.score
 
     def __init__(
         self,
@@ -160,7 +156,7 @@ class Env(gymnasium.Env[Any, Any]):
         if reward:
             self.rewards = self.rewards.weighted(reward)
         if limits is not None:
-            self.limits = limits if isinstance(limits, Limits) else limited(self.limits, limits)
+            self.limits = limits if isinstance(limits, Limits) else self.limits.changed(**limits)
         if parser is not None:
             self.parser = parsing.named(parser) if isinstance(parser, str) else parser
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -171,13 +167,16 @@ class Env(gymnasium.Env[Any, Any]):
         self.randomizer = Randomizer.of(self.domain, domain)
         self.sampler = self.tasks.sampler()
         self.standard = tuple(
-            name for name in STANDARD if name in self.rewards and self.rewards[name].fn is None
+            name
+            for name in STANDARD
+            if name in self.rewards and getattr(self.rewards[name], "fn", None) is None
         )
+        self.most_calls = self.limits.calls or sys.maxsize
         self.env_id = f"{type(self).__module__}:{type(self).__qualname__}"
         self.first_seed = seed
         self.streams = Streams()
         self.ledger = Ledger(self.rewards)
-        self.episode = Episode(self.limits, self._width)
+        self.episode = Episode(self.limits, self.tokenizer)
         self.timing: dict[str, float] = {"outside": 0.0}  # wall seconds; never in an observation
         self.state: Any = {}
         self.params: dict[str, JSON] = {}
@@ -187,75 +186,11 @@ class Env(gymnasium.Env[Any, Any]):
         self.shown = 0  # messages that render_mode "human" has printed
         self._given_sandbox = sandbox
 
-    # what an author writes
-
-    def begin(self, task: Task) -> str | Message | Sequence[Message]:
-        """Sets `self.state` for a task and returns the first words to the agent."""
-        raise NotImplementedError(f"{type(self).__name__} has no begin(task); write it")
-
-    def respond(self, message: Message) -> Reply | Need:
-        """Answers a message without calls; by default it is the final answer."""
-        return self.submit(message.content, reason="answered")
-
-    def after(self, results: Sequence[ToolResult]) -> Reply | Need | None:
-        """Speaks after the tools of one message have run; by default nothing."""
-        return None
-
-    def resume(self, need: Need, answer: ToolResult) -> Reply | Need:
-        """Goes on with the answer to a `Need` that `respond` or `after` returned."""
-        raise NotImplementedError(
-            f"{type(self).__name__} returns a Need but has no resume(); write it"
-        )
-
-    def score(self, answer: str) -> float:
-        """Grades a final answer, within the bounds of the outcome it is paid under."""
-        raise NotImplementedError(f"{type(self).__name__} has no score(answer); write it")
-
-    def potentials(self) -> Mapping[str, float]:
-        """Returns progress measures in [0, 1] of the present state."""
-        return {}
-
-    def menu(self) -> Sequence[ToolCall | str] | None:
-        """Returns all calls and answers, the same in every episode; None: no such list."""
-        return None
-
-    def legal(self) -> Sequence[bool] | None:
-        """Says which items of the menu are legal now; None: all."""
-        return None
-
-    def features(self) -> np.ndarray[Any, Any] | None:
-        """Returns a vector of fixed length for agents that read no text; None: text is hashed."""
-        return None
-
-    def solution(self, task: Task) -> list[str]:
-        """Returns messages that solve the task when sent in a fresh episode of it."""
-        raise NotImplementedError(f"{type(self).__name__} has no solution(task); write it")
-
-    def mergeable(self, call: ToolCall) -> bool:
-        """Whether this call's job may share an execution: only for text that a grammar confines."""
-        return False
-
-    def read_tasks(self, source: TaskSet | Any, split: str | None) -> TaskSet:
-        """Reads what was given as `tasks=`."""
-        if isinstance(source, TaskSet):
-            return source if split is None else source.filter(lambda task: task.split == split)
-        return TaskSet.load(source, split=split)
-
     # what an author may use
 
     def stream(self, name: str) -> np.random.Generator:
         """Returns a named random stream of this episode."""
         return self.streams.get(name)
-
-    def submit(self, answer: str, *, reason: str = "submitted") -> Reply:
-        """Grades an answer with `score` and ends the episode."""
-        if not self.has_score:
-            return Reply(end=reason)
-        outcomes = self.rewards.plan.outcomes
-        term = "success" if "success" in outcomes else outcomes[0]
-        value = number(f"reward term {term!r}", self.score(answer))
-        success = value >= self.rewards.plan.bounds[term][1]
-        return Reply(credits=(Credit(term, value),), end=reason, success=success)
 
     def credit(self, term: str, value: float = 1.0, span: tuple[int, int] | None = None) -> None:
         """Books a raw signal of a term: to the call whose tool runs now, or to the message."""
@@ -277,15 +212,6 @@ class Env(gymnasium.Env[Any, Any]):
         if self.session is not None:
             self.session.close()
             self.session = None
-
-    def luck(self, tool: Tool) -> Luck:
-        """Returns the simulated luck of the call that runs now."""
-        fault = self.tools.faults.get(tool.name)
-        if fault is None:
-            return Luck()
-        index = self.episode.drawn
-        self.episode.drawn += 1
-        return fault.luck(self.stream("tool"), index, tool.name, tool.timeout)
 
     # the native road
 
@@ -340,10 +266,8 @@ class Env(gymnasium.Env[Any, Any]):
         Raises:
             EnvError: the environment's own code raised, or answers do not fit the requests.
         """
-        episode = self.episode
-        here = (episode.seed, episode.episode, episode.attempt, episode.turn)
-        if pending.turn != here or episode.over:
-            raise EnvError(f"settle got a message of {pending.turn}; this env stands at {here}")
+        if pending.ticket is not self.episode.ticket:
+            raise EnvError(rendering.stale(self))
         try:
             return settling.settle(self, pending, results)
         except Exception as error:
@@ -400,7 +324,7 @@ class Env(gymnasium.Env[Any, Any]):
         return turn.observation_space(self)
 
     @property
-    def np_random(self) -> np.random.Generator:
+    def np_random(self) -> np.random.Generator:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The stream "main"."""
         return self.stream("main")
 
@@ -461,25 +385,3 @@ class Env(gymnasium.Env[Any, Any]):
     def shared_sandbox(self) -> Sandbox:
         """Returns `sandbox`; a method, so that it can be handed on without opening anything."""
         return shared_sandbox() if self._given_sandbox is None else self._given_sandbox
-
-    def _width(self, text: str) -> int:
-        tokenizer = self.tokenizer or BYTES
-        return len(tokenizer.encode(text))
-
-
-BYTES = ByteTokenizer()
-
-
-def limited(limits: Limits, changes: Mapping[str, Any]) -> Limits:
-    """Returns limits with some changed.
-
-    Raises:
-        ValueError: an unknown limit, with the nearest name.
-    """
-    known = [field.name for field in fields(limits)]
-    for name in changes:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"limits: {', '.join(known)}"
-            raise ValueError(f"there is no limit {name!r}; {hint}")
-    return replace(limits, **changes)

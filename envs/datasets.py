@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ SHAPES = (
     Shape("mbpp", ("text", "code", "test_list")),
     Shape("mbpp-sanitized", ("prompt", "code", "test_list")),
 )
+# examples in public docstrings that the reference does not meet: here the median is 8.0
+WRONG = frozenset({"assert median([-10, 4, 6, 1000, 10, 20]) == 15.0"})  # HumanEval/47
 
 
 def shape_of(row: Row, origin: str = "row") -> Shape:
@@ -108,13 +111,11 @@ def code_tasks(
 def _converted(task: Task, visible: int) -> Task | None:
     """Return the task in the shape of `Code-v0`, or None where a test is no plain assertion."""
     shape = shape_of(task, task.origin or f"task {task.id}")
+    readers = {"code": _from_code, "humaneval": _from_humaneval}
     try:
-        if shape.name == "code":
-            fields = _from_code(task)
-        elif shape.name == "humaneval":
-            fields = _from_humaneval(task, visible)
-        else:
-            fields = _from_mbpp(task, visible)
+        with warnings.catch_warnings():  # a public file's odd escapes must not decide what is read
+            warnings.simplefilter("ignore")
+            fields = readers.get(shape.name, _from_mbpp)(task, visible)
     except (TypeError, AttributeError) as error:
         raise TaskError(f"{task.origin or task.id}: not a row of {shape.name}: {error}") from None
     if fields is None:
@@ -125,7 +126,7 @@ def _converted(task: Task, visible: int) -> Task | None:
     return Task({"files": {}, "setup": "", "limits": {}, **kept, **fields}, origin=task.origin)
 
 
-def _from_code(task: Task) -> dict[str, JSON] | None:
+def _from_code(task: Task, _: int) -> dict[str, JSON] | None:
     entry, tests = task["entry_point"], []
     for test in task["tests"]:
         row: Mapping[str, Any] = {"code": test} if isinstance(test, str) else test
@@ -197,13 +198,16 @@ def _assertions(source: str, entry: str) -> list[str]:
 
 
 def _examples(prompt: str, entry: str) -> list[str]:
-    """Return the examples of a docstring that are plain assertions about `entry`."""
+    """Return the examples of a function's docstring that are plain assertions about it."""
     try:
-        examples = doctest.DocTestParser().get_examples(prompt)
-    except ValueError:  # an example that is not indented as doctest asks
+        body = ast.parse(f"{prompt.rstrip()}\n    pass\n").body
+        found = [n for n in body if isinstance(n, ast.FunctionDef) and n.name == entry]
+        text = ast.get_docstring(found[0]) if found else None
+        examples = doctest.DocTestParser().get_examples(text or "")
+    except (SyntaxError, ValueError):  # no whole function, or not indented as doctest asks
         return []
     codes = [f"assert {e.source.strip()} == {e.want.strip()}" for e in examples if e.want.strip()]
-    return [code for code in codes if calls_from_assert(code, entry) is not None]
+    return [c for c in codes if calls_from_assert(c, entry) is not None and c not in WRONG]
 
 
 def _name(task: Task) -> str:

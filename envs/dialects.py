@@ -230,8 +230,10 @@ def _literal(node: ast.expr | None, start: int, depth: int) -> JSON:
             return value
         case ast.Constant(value=float() as value) if math.isfinite(value):
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
-            return -_literal(node.operand, start, depth + 1) if type(value) is not bool else None
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)) if (
+            type(value) is not bool
+        ):
+            return -_literal(node.operand, start, depth + 1)
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_literal(item, start, depth + 1) for item in items]
         case ast.Dict(keys=keys, values=items):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from .exchange import Limits
-from .messages import Message, ToolResult
+from .messages import Message
+from .tokenizers import ByteTokenizer, Tokenizer
 
 __all__ = ["Episode"]
 
+BYTES = ByteTokenizer()
 COUNTERS = ("turn", "calls", "drawn", "seconds", "cost", "tokens", "reason", "success", "excluded")
 
 
@@ -34,6 +36,7 @@ class Episode:
         messages: the transcript.
         repeats: calls and states seen, where an environment penalises repetition.
         running: the call whose tool runs just now.
+        ticket: the present turn; a message read at another is not settled here.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Episode:
         "excluded",
         "limits",
         "messages",
+        "metered",
         "over",
         "reason",
         "repeats",
@@ -53,14 +57,16 @@ class Episode:
         "seed",
         "started",
         "success",
+        "ticket",
+        "tokenizer",
         "tokens",
         "turn",
-        "width",
     )
 
-    def __init__(self, limits: Limits, width: Callable[[str], int]) -> None:
+    def __init__(self, limits: Limits, tokenizer: Tokenizer | None) -> None:
         self.limits = limits
-        self.width = width  # tokens of a text
+        self.tokenizer = tokenizer or BYTES
+        self.metered = limits.tokens is not None or limits.seconds is not None
         self.seed = 0
         self.started = False
         self.begin(0, 0, 0, None)
@@ -78,42 +84,41 @@ class Episode:
         self.messages: list[Message] = []
         self.repeats = repeats
         self.running: str | None = None
+        self.ticket = object()
 
     def close(self, reason: str, success: bool | None, excluded: bool) -> None:
         """Notes the end."""
         self.over = True
         self.reason, self.success, self.excluded = reason, success, excluded
 
-    def spend(self, results: Sequence[ToolResult | None]) -> tuple[float, float]:
-        """Adds up simulated seconds and money of results; returns those of this step."""
-        seconds = cost = 0.0
-        for result in results:
-            assert result is not None
-            seconds += result[5]
-            cost += result[6]
-        if seconds:
-            self.seconds += seconds
-        if cost:
-            self.cost += cost
-        return seconds, cost
+    def step(self, calls: int, seconds: float, cost: float) -> None:
+        """Counts a message of the agent, its calls, and their simulated seconds and money."""
+        self.turn += 1
+        self.calls += calls
+        self.seconds += seconds
+        self.cost += cost
+        self.ticket = object()
 
     def limit_reached(self, raw: str) -> str | None:
-        """Counts the message; returns the limit that truncates the episode now, if one does."""
+        """Returns the limit that truncates the episode now, if one does."""
         limits = self.limits
-        if limits.tokens is not None:
-            self.tokens += self.width(raw) + 1  # and the token that ends the turn
-            if self.tokens >= limits.tokens:
-                return "tokens"
-        if limits.seconds is not None and self.seconds >= limits.seconds:
-            return "seconds"
+        if self.metered:
+            if limits.tokens is not None:
+                self.tokens += (
+                    len(self.tokenizer.encode(raw)) + 1
+                )  # and the token that ends the turn
+                if self.tokens >= limits.tokens:
+                    return "tokens"
+            if limits.seconds is not None and self.seconds >= limits.seconds:
+                return "seconds"
         return "turns" if self.turn >= limits.turns else None
 
-    def copy(self, width: Callable[[str], int]) -> Episode:
+    def copy(self) -> Episode:
         """Returns an episode of its own that stands where this one does."""
         other = Episode.__new__(Episode)
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))
-        other.width = width
+        other.ticket = object()
         other.messages = list(self.messages)
         other.repeats = None if self.repeats is None else set(self.repeats)
         return other

@@ -1,7 +1,8 @@
 """What an environment and its caller hand each other, message by message."""
 
+import difflib
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from .messages import Credit, Message, Problem, ToolResult
@@ -86,6 +87,19 @@ class Limits:
                 least = 0
             if value is not None and not value >= least:
                 raise ValueError(f"Limits.{name} is {value!r}; give at least {least}")
+
+    def changed(self, **changes: Any) -> "Limits":
+        """Returns limits with some changed.
+
+        Raises:
+            ValueError: an unknown limit, with the nearest name, or an impossible value.
+        """
+        for name in changes:
+            if name not in self.__slots__:
+                near = difflib.get_close_matches(name, self.__slots__, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"limits: {self.__slots__}"
+                raise ValueError(f"there is no limit {name!r}; {hint}")
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,47 +220,34 @@ class Pending:
         answer: the text the rules see when there is no call.
         fault: why the whole message was not read, if it was not.
         problems: count of problems by code.
-        turn: (seed, episode, attempt, turn) of the message: it is settled there or nowhere.
+        ticket: where the message was read: it is settled there or nowhere.
+        settled: calls whose effects have happened.
         generators: sandbox tools that were started, by call id.
         held: answers that arrived and wait for earlier calls to finish.
         need: what the rules have asked a model.
         reply: what the rules have said, while a judge is asked.
     """
 
-    __slots__ = (
-        "answer",
-        "fault",
-        "generators",
-        "held",
-        "message",
-        "need",
-        "offset",
-        "problems",
-        "raw",
-        "reply",
-        "requests",
-        "results",
-        "sandbox",
-        "settled",
-        "turn",
-    )
+    # defaults of what most messages never need, so that making a Pending costs little
+    requests: tuple[Request, ...] = ()
+    sandbox: Callable[[], Any] | None = None
+    fault: Problem | None = None
+    problems: dict[str, int] = NO_PROBLEMS
+    generators: dict[str, Generator[Any, Any, Any]] = NO_GENERATORS
+    held: dict[str, ToolResult] = NO_ANSWERS
+    need: Need | None = None
+    reply: Reply | None = None
+    settled = 0
 
-    def __init__(self, message: Message, raw: str, offset: int, turn: tuple[int, ...]) -> None:
+    def __init__(
+        self, message: Message, raw: str, offset: int, answer: str, ticket: object
+    ) -> None:
         self.message = message
         self.raw = raw
         self.offset = offset
-        self.turn = turn
-        self.requests: tuple[Request, ...] = ()
+        self.answer = answer
+        self.ticket = ticket
         self.results: list[ToolResult | None] = []
-        self.sandbox: Callable[[], Any] | None = None
-        self.answer = message.content
-        self.fault: Problem | None = None
-        self.problems: dict[str, int] = NO_PROBLEMS
-        self.generators: dict[str, Generator[Any, Any, Any]] = NO_GENERATORS
-        self.held: dict[str, ToolResult] = NO_ANSWERS
-        self.need: Need | None = None
-        self.reply: Reply | None = None
-        self.settled = 0  # calls whose effects have happened
 
     def refuse(self, call_id: str, problem: Problem) -> None:
         """Vetoes a call: it does not run, and its result is the problem's text.
@@ -277,9 +278,8 @@ class Pending:
 
     def then(self, requests: tuple[Request, ...]) -> "Pending":
         """Returns what is still pending after a round of answers."""
-        later = Pending(self.message, self.raw, self.offset, self.turn)
-        for name in self.__slots__:
-            setattr(later, name, getattr(self, name))
+        later = Pending(self.message, self.raw, self.offset, self.answer, self.ticket)
+        later.__dict__.update(self.__dict__)
         later.requests = requests
         return later
 

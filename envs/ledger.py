@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import fsum, inf
-from typing import Any
+from typing import Any, cast
 
 from .exchange import NOTHING, RewardError
 from .messages import Credit
@@ -10,7 +10,7 @@ from .rewards import Rewards
 
 __all__ = ["Ledger"]
 
-new = tuple.__new__
+new = cast(Any, tuple.__new__)  # half the price of calling the class: these are the hot values
 UNDECIDED = 0.5  # a SelfEvaluation's Φ before its judge is asked
 
 

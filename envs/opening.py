@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .exchange import NOTHING
 from .messages import Message
 from .reading import fit
-from .settling import bounded, facts
+from .settling import facts
 from .streams import fresh_seed
 from .tasks import Task, TaskError
 
@@ -42,8 +42,8 @@ def start(env: Env, seed: int | None, options: Mapping[str, Any]) -> tuple[Messa
     said = as_messages(env.begin(env.task))
     if env.system:
         said = [Message("system", fill(env)), *said]
-    messages = bounded(env, said)
-    env.episode.messages += messages
+    messages = bounded(said, env.limits.observation_chars)
+    env.episode.messages.extend(messages)
     env.ledger.begin(env.potentials() if env.has_potentials else NOTHING)
     for name, fn, reads, when in env.rewards.plan.graded:
         if when == "phi":
@@ -97,3 +97,17 @@ def fill(env: Env) -> str:
     for name, value in env.params.items():
         text = text.replace(f"{{{name}}}", str(value))
     return fit(text, env.limits.observation_chars)
+
+
+def bounded(said: Sequence[Message], limit: int) -> tuple[Message, ...]:
+    """Returns messages that together fit the limit of an observation, and have only UTF-8 text."""
+    size = sum([len(message[1]) + 1 for message in said])
+    share = limit if size <= limit else max(64, limit // len(said) - 1)
+    return tuple(
+        [
+            message
+            if len(message[1]) <= share and message[1].isascii()
+            else message._replace(content=fit(message[1], share))
+            for message in said
+        ]
+    )

@@ -30,6 +30,8 @@ class Found(NamedTuple):
 
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+ACTION, INPUT, FINAL, OBSERVATION = "Action:", "Action Input:", "Final Answer:", "Observation:"
+FIRST = {"{": '"}', "[": '"]{['}  # what may stand behind a bracket that begins calls
 
 
 def read_hermes(text: str, repair: bool) -> Found:
@@ -94,12 +96,6 @@ def write_hermes(calls: Sequence[ToolCall]) -> str:
     return "\n".join(f"{OPEN}{_dump(call)}{CLOSE}" for call in calls)
 
 
-# json: the last object or array that is a call
-
-
-FIRST = {"{": '"}', "[": '"]{['}  # what may stand behind a bracket that begins calls
-
-
 def read_json(text: str, repair: bool) -> Found:
     """Find the last bare or fenced object, or array of objects, with a name and arguments."""
     objects, arrays = Finder(text, "{"), Finder(text, "[")
@@ -134,16 +130,15 @@ def _json_calls(text: str, value: Any, start: int, stop: int) -> list[Call]:
     single = isinstance(value, dict)
     values: list[Any] = [value] if single else value
     reads = [call_of(item, whole=True) for item in values]
-    if any(isinstance(read, str) for read in reads):
+    if not reads or any(isinstance(read, str) for read in reads):
         return []
-    ends, at = [stop], start + 1
-    if not single:
-        ends = []
-        for _ in values:
-            _, at = decode(text, at)
-            ends.append(at)
-            at = skip_blank(text, at) + 1  # the comma
-        ends[-1:] = [stop] if ends else []
+    ends: list[int] = []
+    at = start + 1
+    for _ in values[1:]:
+        _, at = decode(text, at)
+        ends.append(at)
+        at = skip_blank(text, at) + 1  # the comma
+    ends.append(stop)
     begins = [start, *ends[:-1]]
     pairs = zip(reads, begins, ends, strict=True)
     return [Call(read[0], read[1], b, e) for read, b, e in pairs if not isinstance(read, str)]
@@ -172,11 +167,6 @@ def write_json(calls: Sequence[ToolCall]) -> str:
     """Write one call as an object, several as an array; the inverse of `read_json`."""
     rows = [_dump(call) for call in calls]
     return rows[0] if len(rows) == 1 else f"[{', '.join(rows)}]" if rows else ""
-
-
-# react
-
-ACTION, INPUT, FINAL, OBSERVATION = "Action:", "Action Input:", "Final Answer:", "Observation:"
 
 
 def read_react(text: str, repair: bool) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .exchange import Limits, Pending, Request, Thinks
 from .messages import Message, Problem, ToolCall, ToolResult
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["clean", "fit", "read", "split_thinking"]
 
-new = tuple.__new__
+new = cast(Any, tuple.__new__)  # half the price of calling the class: these are the hot values
 
 
 def read(env: Env, action: str | Message) -> Pending:
@@ -27,75 +27,86 @@ def read(env: Env, action: str | Message) -> Pending:
         action: text, or a message whose thinking is already split off. Calls that it carries are
             taken as they are; where it carries none, its content is parsed.
     """
-    episode = env.episode
-    turn = (episode.seed, episode.episode, episode.attempt, episode.turn)
-    limits = env.limits
-    content, reasoning, offset, fault = "", "", 0, None
-    if isinstance(action, Message):
+    if not isinstance(action, str):
         if action.calls:
-            pending = Pending(action, action.content, 0, turn)
-            check_calls(env, pending, action.calls)
-            return pending
-        raw = action.content if action.content.isascii() else clean(action.content)
-        content, reasoning = raw, action.reasoning
-    else:
-        content = raw = action if action.isascii() else clean(action)
-        thinks = env.thinks
-        # nearly all texts without thinking are told apart by two cheap tests
-        if thinks is not None and (thinks.inside or raw.lstrip().startswith(thinks.opening)):
-            content, reasoning, offset, fault = split_thinking(raw, thinks)
+            return take(env, action, env.episode.ticket)
+        content = action.content if action.content.isascii() else clean(action.content)
+        return parse(env, content, content, action.reasoning, 0, None)
+    raw = action if action.isascii() else clean(action)
+    thinks = env.thinks
+    # nearly all texts have no thinking block, and two cheap tests say so
+    if thinks is not None and (thinks.inside or raw.lstrip().startswith(thinks.opening)):
+        return parse(env, raw, *split_thinking(raw, thinks))
+    return parse(env, raw, raw, "", 0, None)
+
+
+def parse(
+    env: Env, raw: str, content: str, reasoning: str, offset: int, fault: Problem | None
+) -> Pending:
+    """Parses and checks a message whose thinking is split off."""
+    limits, ticket = env.limits, env.episode.ticket
     if len(content) > limits.action_chars:
         fault = too_long(len(content), limits.action_chars)
         content = content[: limits.action_chars]
+    message = new(Message, ("assistant", content, (), None, (), ""))
     if fault is not None:
-        pending = Pending(new(Message, ("assistant", content, (), None, (), "")), raw, offset, turn)
+        pending = Pending(message, raw, offset, content, ticket)
         pending.fault = fault
         pending.count(fault)
     else:
-        parsed = env.parser(content)
-        message = new(Message, ("assistant", content, (), None, (), ""))
-        pending = Pending(message, raw, offset, turn)
-        pending.answer = parsed.content
-        for problem in parsed.problems:
-            pending.count(problem)
-        if parsed.calls:
-            check_calls(env, pending, parsed.calls)
-        elif parsed.problems:
-            stop_unread(pending, parsed.problems)
+        said, calls, problems = env.parser(content)
+        pending = Pending(message, raw, offset, content if said == content else said, ticket)
+        if problems:
+            for problem in problems:
+                pending.count(problem)
+            if not calls:
+                stop_unread(pending, problems)
+        if calls:
+            check_calls(env, pending, calls)
     if reasoning:
         keep_reasoning(pending, reasoning, limits)
     return pending
 
 
+def take(env: Env, message: Message, ticket: object) -> Pending:
+    """Takes a message that brings its calls."""
+    content = message.content
+    pending = Pending(message, content, 0, content, ticket)
+    if len(content) > env.limits.action_chars:
+        pending.message = message._replace(content=content[: env.limits.action_chars], calls=())
+        pending.fault = too_long(len(content), env.limits.action_chars)
+        pending.count(pending.fault)
+    else:
+        check_calls(env, pending, message.calls)
+    return pending
+
+
 def check_calls(env: Env, pending: Pending, wishes: Sequence[ToolCall]) -> None:
     """Numbers and checks calls; those that cannot run get their result at once."""
-    toolbox = env.tools
-    results = pending.results
-    allowed = env.limits.calls
-    number = env.episode.calls
-    taken: set[str] = set()
+    toolbox, results, number = env.tools, pending.results, env.episode.calls
     calls: list[ToolCall] = []
+    taken: set[str] = set()
     outside = False
     for position, wish in enumerate(wishes):
-        call_id = wish[0]
+        call_id, name, given, span, _ = wish
         if not call_id or call_id in taken:
             call_id = f"c{number + position}"
             while call_id in taken:
                 call_id += "'"
         taken.add(call_id)
         arguments, problem = toolbox.check(wish)
-        if allowed is not None and position >= allowed:
-            arguments, problem = None, too_many(len(wishes), allowed)
+        if position >= env.most_calls:
+            arguments, problem = None, too_many(len(wishes), env.most_calls)
         if problem is not None:
             pending.count(problem)
         if arguments is None:
             fault = problem or Problem("malformed", "This call cannot be read.")
-            calls.append(new(ToolCall, (call_id, wish[1], wish[2], wish[3], fault)))
+            calls.append(new(ToolCall, (call_id, name, given, span, fault)))
             results.append(refused(call_id, fault))
-            continue
-        calls.append(new(ToolCall, (call_id, wish[1], arguments, wish[3], None)))
-        results.append(None)
-        outside = outside or toolbox[wish[1]].resource != "inline"
+        else:
+            calls.append(new(ToolCall, (call_id, name, arguments, span, None)))
+            results.append(None)
+            outside = outside or toolbox[name].resource != "inline"
     old = pending.message
     pending.message = new(Message, (old[0], old[1], tuple(calls), None, old[4], old[5]))
     if outside:

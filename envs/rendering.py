@@ -112,6 +112,13 @@ def over(env: Env) -> str:
     return f"{env.env_id}: the episode has ended ({reason}); call reset() or start() first"
 
 
+def stale(env: Env) -> str:
+    """Says why a message cannot be settled here."""
+    episode = env.episode
+    stands = f"seed {episode.seed}, episode {episode.episode}, turn {episode.turn}"
+    return f"{env.env_id} stands at {stands}; this message was read elsewhere: propose it here"
+
+
 def fault(env: Env, error: Exception) -> EnvError:
     """Returns the error to raise for an exception of the environment's own code.
 

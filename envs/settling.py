@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from .exchange import NO_PROBLEMS, NOTHING, EnvError, Need, Pending, Reply, Request, Step
+from .exchange import NOTHING, EnvError, Need, Pending, Reply, Request, Step
 from .ledger import number
 from .messages import JSON, Message, Problem, ToolCall, ToolResult
-from .reading import advance_generator, fit, sandbox_request
-from .tools import Tool
+from .reading import advance_generator, clean, fit, sandbox_request
+from .tools import Luck, Tool
 from .work import refused
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["settle"]
 
-new = tuple.__new__
+new = cast(Any, tuple.__new__)  # half the price of calling the class: these are the hot values
 QUIET = Reply()  # a message whose tools have said all there is to say
 # what a message that is not in form is penalised for, once a message, under the term `format`
 FORM = ("malformed", "unknown_tool", "bad_arguments", "too_long", "too_many_calls")
@@ -33,18 +33,21 @@ def settle(env: Env, pending: Pending, answers: Sequence[ToolResult]) -> Step | 
     elif answers:
         known = [answer.call_id for answer in answers]
         raise EnvError(f"settle got answers to {known}, but nothing was asked; give ()")
-    calls = pending.message.calls
-    if calls:
+    message = pending.message
+    if calls := message[2]:
         if (later := run_calls(env, pending, calls)) is not None:
             return later
-        results: Sequence[ToolResult] = pending.results  # pyright: ignore[reportAssignmentType]
-        if any([result.infrastructure for result in results]):
-            return fail(env, pending, next(r for r in results if r.infrastructure))
-        reply = env.after(results) if env.has_after else None
+        results: list[ToolResult] = pending.results  # pyright: ignore[reportAssignmentType]
+        for result in results:
+            if result[7]:
+                return fail(env, pending, result)
+        reply = env.after(results) if env.has_after else QUIET
     elif pending.fault is not None:
         reply = Reply((new(Message, ("tool", pending.fault.text, (), None, (), "")),))
-    else:
+    elif message[5] or pending.answer is not message[1]:
         reply = env.respond(for_rules(env, pending))
+    else:
+        reply = env.respond(message)
     return conclude(env, pending, reply)
 
 
@@ -71,17 +74,15 @@ def receive(pending: Pending, answers: Sequence[ToolResult]) -> ToolResult | Non
 def run_calls(env: Env, pending: Pending, calls: Sequence[ToolCall]) -> Pending | None:
     """Lets the calls take effect in order; returns what is still pending when one must wait."""
     results = pending.results
-    ledger = env.ledger
     episode = env.episode
     toolbox = env.tools
-    repeats = episode.repeats is not None
     for position in range(pending.settled, len(calls)):
         call = calls[position]
         result = results[position]
         if result is None:
             tool = toolbox[call[1]]
             episode.running = call[0]
-            if repeats:
+            if episode.repeats is not None:
                 pay_repeat(env, call)
             if tool.resource == "inline":
                 result = run_inline(env, tool, call)
@@ -89,11 +90,11 @@ def run_calls(env: Env, pending: Pending, calls: Sequence[ToolCall]) -> Pending 
                 result, again = run_outside(env, pending, tool, call)
                 if result is None:
                     episode.running = None
+                    pending.settled = position
                     return pending.then(again)
             results[position] = result
-        pending.settled = position + 1
         if env.has_potentials:
-            ledger.move(env.potentials(), call[0])
+            env.ledger.move(env.potentials(), call[0])
     episode.running = None
     return None
 
@@ -101,7 +102,7 @@ def run_calls(env: Env, pending: Pending, calls: Sequence[ToolCall]) -> Pending 
 def run_inline(env: Env, tool: Tool, call: ToolCall) -> ToolResult:
     """Runs a tool in this thread; its own errors become its result, any other propagates."""
     if env.tools.faults:
-        luck = env.luck(tool)
+        luck = draw_luck(env, tool)
         if luck.problem is not None:
             return refused(call.id, luck.problem)._replace(seconds=luck.seconds)
     else:
@@ -120,6 +121,16 @@ def run_inline(env: Env, tool: Tool, call: ToolCall) -> ToolResult:
             failed = ours(call.id, error)
         result = failed
     return result if luck is None else result._replace(seconds=result.seconds + luck.seconds)
+
+
+def draw_luck(env: Env, tool: Tool) -> Luck:
+    """Returns the simulated luck of the call that runs now."""
+    fault = env.tools.faults.get(tool.name)
+    if fault is None:
+        return Luck()
+    index = env.episode.drawn
+    env.episode.drawn += 1
+    return fault.luck(env.stream("tool"), index, tool.name, tool.timeout)
 
 
 def ours(call_id: str, error: Exception) -> ToolResult:
@@ -197,48 +208,30 @@ def belief(env: Env, pending: Pending) -> Need:
     """Returns the question of a SelfEvaluation about the transcript so far."""
     name = env.rewards.plan.beliefs[0]
     question = getattr(env.rewards[name], "question", "")
-    said = [*env.episode.messages, pending.message, *tool_messages(env, pending)]
-    bare = tuple(message._replace(reasoning="") for message in said)
-    key = "/".join(str(part) for part in pending.turn)
+    news, _, _, _ = spoken(env, pending, QUIET)
+    bare = tuple(m._replace(reasoning="") for m in (*env.messages, pending.message, *news))
+    episode = env.episode
+    key = f"{episode.seed}/{episode.episode}/{episode.attempt}/{episode.turn}"
     return Need("judge", (*bare, Message("user", question)), key)
-
-
-def tool_messages(env: Env, pending: Pending) -> list[Message]:
-    """Returns what the tools say, each result within its limit."""
-    limit = env.limits.result_chars
-    said: list[Message] = []
-    for result in pending.results:
-        assert result is not None
-        content = result[1]
-        if len(content) > limit or not content.isascii():
-            content = fit(content, limit)
-        said.append(new(Message, ("tool", content, (), result[0], (), "")))
-    return said
 
 
 def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     """Books the step and returns it."""
     episode, ledger = env.episode, env.ledger
-    results = pending.results
-    news = tool_messages(env, pending) if results else []
-    if reply.messages:
-        news += reply.messages
-    said = bounded(env, news)
+    said, seconds, cost, problems = spoken(env, pending, reply)
     episode.messages.append(pending.message)
-    episode.messages += said
-    episode.turn += 1
-    episode.calls += len(results)
-    problems = count_results(pending) if results else pending.problems
-    seconds, cost = episode.spend(results)
-    for term, value, call_id, span in reply.credits:
-        ledger.pay(term, value, call_id, span)
-    for name, value in reply.costs.items():
-        ledger.charge(name, value)
+    episode.messages.extend(said)
+    calls = len(pending.results)
+    episode.step(calls, seconds, cost)
+    if reply is not QUIET:
+        for term, value, call_id, span in reply.credits:
+            ledger.pay(term, value, call_id, span)
+        for name, value in reply.costs.items():
+            ledger.charge(name, value)
+        if reply.excluded:
+            return end_excluded(env, said, reply.end or "excluded", problems, calls)
     if env.standard:
         pay_standard(env, pending, problems, seconds, cost)
-    truncated = None if reply.end is not None else episode.limit_reached(pending.raw)
-    if reply.excluded:
-        return end_excluded(env, pending, said, reply.end or "excluded", problems)
     success = reply.success
     if env.rewards.plan.graded:
         success = grade(env, pending, reply, success)
@@ -246,32 +239,15 @@ def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     if env.has_potentials:
         potentials = env.potentials()
         ledger.move(potentials)
-    terminated = reply.end is not None
-    reward, terms, credits, costs = ledger.close(terminated)
-    info = step_info(env, potentials, problems, seconds, cost, len(results))
-    reason = reply.end or truncated
-    if reason is None:
-        success = None
+    end = reply.end
+    reward, terms, credits, costs = ledger.close(end is not None)
+    signals = ledger.signals
+    if signals:
+        ledger.signals = {}
     else:
-        success = bool(success)
-        episode.close(reason, success, False)
-        env.close_session()
-    ends = (terminated, truncated is not None, reason, success, False, info)
-    return new(Step, (said, reward, terms, credits, costs, *ends))
-
-
-def step_info(
-    env: Env,
-    potentials: Mapping[str, float],
-    problems: dict[str, int],
-    seconds: float,
-    cost: float,
-    calls: int,
-) -> dict[str, Any]:
-    """Returns the `info` of a native step."""
-    signals, env.ledger.signals = env.ledger.signals, {}
-    return {
-        "turn": env.episode.turn,
+        signals = NOTHING
+    info: dict[str, Any] = {
+        "turn": episode.turn,
         "calls": calls,
         "potentials": potentials,
         "problems": problems,
@@ -279,37 +255,47 @@ def step_info(
         "simulated_seconds": seconds,
         "tool_cost": cost,
     }
-
-
-def bounded(env: Env, news: Sequence[Message]) -> tuple[Message, ...]:
-    """Returns messages that together fit the limit of an observation, and have only UTF-8 text."""
-    total = 0
-    for message in news:
-        content = message[1]
-        if not content.isascii():
-            break
-        total += len(content) + 1
+    reason = end or episode.limit_reached(pending.raw)
+    if reason is None:
+        play = (False, False, None, None, False, info)
     else:
-        if total <= env.limits.observation_chars:
-            return tuple(news)
-    share = max(64, env.limits.observation_chars // max(1, len(news)) - 1)
-    whole = sum(len(message[1]) + 1 for message in news) <= env.limits.observation_chars
-    limit = env.limits.observation_chars if whole else share
-    return tuple(message._replace(content=fit(message[1], limit)) for message in news)
+        play = (end is not None, end is None, reason, bool(success), False, info)
+        episode.close(reason, bool(success), False)
+        env.close_session()
+    return new(Step, (said, reward, terms, credits, costs, *play))
 
 
-def count_results(pending: Pending) -> dict[str, int]:
-    """Counts the problems of results that no check had counted."""
-    counts = pending.problems
-    for result, call in zip(pending.results, pending.message.calls, strict=True):
+def spoken(
+    env: Env, pending: Pending, reply: Reply
+) -> tuple[tuple[Message, ...], float, float, dict[str, int]]:
+    """Returns what is said to the agent, simulated seconds and money, and problems by code."""
+    limits, problems = env.limits, pending.problems
+    seconds = cost = 0.0
+    size = 0
+    said: list[Message] = []
+    for result, call in zip(pending.results, pending.message[2], strict=True):
         assert result is not None
+        content = result[1]
+        if len(content) > limits.result_chars or not content.isascii():
+            content = fit(content, limits.result_chars)
+        size += len(content) + 1
+        said.append(new(Message, ("tool", content, (), result[0], (), "")))
+        seconds += result[5]
+        cost += result[6]
         problem = result[3]
-        if problem is None or call[4] is problem:
-            continue  # counted when the message was read, or vetoed
-        if counts is NO_PROBLEMS or counts is pending.problems:
-            counts = dict(counts)
-        counts[problem.code] = counts.get(problem.code, 0) + 1
-    return counts
+        # a problem that the call carries was counted when the message was read, or vetoed
+        if problem is not None and problem is not call[4]:
+            problems = {**problems, problem.code: problems.get(problem.code, 0) + 1}
+    if reply.messages:
+        for message in reply.messages:
+            said.append(
+                message if message[1].isascii() else message._replace(content=clean(message[1]))
+            )
+            size += len(message[1]) + 1
+    if size > limits.observation_chars:
+        share = max(64, limits.observation_chars // len(said) - 1)
+        said = [message._replace(content=fit(message[1], share)) for message in said]
+    return tuple(said), seconds, cost, problems
 
 
 def pay_standard(
@@ -381,23 +367,30 @@ def fail(env: Env, pending: Pending, failure: ToolResult) -> Step:
     for generator in pending.generators.values():
         generator.close()
     reason = failure.problem.text if failure.problem else failure.content
-    message = Message("tool", reason or "infrastructure", (), failure.call_id)
-    said = bounded(env, [message])
-    env.episode.messages.append(pending.message)
-    env.episode.messages += said
-    env.episode.turn += 1
+    content = fit(reason or "infrastructure", env.limits.result_chars)
+    said = (Message("tool", content, (), failure.call_id),)
+    env.episode.messages += [pending.message, *said]
+    calls = len(pending.results)
+    env.episode.step(calls, 0.0, 0.0)
     problems = {**pending.problems, "infrastructure": 1}
-    return end_excluded(env, pending, said, "infrastructure", problems)
+    return end_excluded(env, said, "infrastructure", problems, calls)
 
 
 def end_excluded(
-    env: Env, pending: Pending, said: tuple[Message, ...], reason: str, problems: dict[str, int]
+    env: Env, said: tuple[Message, ...], reason: str, problems: dict[str, int], calls: int
 ) -> Step:
     """Returns the last step of an episode that is no experience."""
     env.ledger.void()
     env.episode.running = None
     env.episode.close(reason, None, True)
     env.close_session()
-    info = step_info(env, NOTHING, problems, 0.0, 0.0, len(pending.message.calls))
-    tail = (False, True, reason, None, True, info)
-    return new(Step, (said, 0.0, NOTHING, (), NOTHING, *tail))
+    info: dict[str, Any] = {
+        "turn": env.episode.turn,
+        "calls": calls,
+        "potentials": env.potentials() if env.has_potentials else NOTHING,
+        "problems": problems,
+        "signals": NOTHING,
+        "simulated_seconds": 0.0,
+        "tool_cost": 0.0,
+    }
+    return new(Step, (said, 0.0, NOTHING, (), NOTHING, False, True, reason, None, True, info))

@@ -105,7 +105,8 @@ class Snapshot:
             values = cast(dict[str, Any], Reader(io.BytesIO(data), state_types).load())
             if values["version"] != VERSION:
                 raise EnvError(f"snapshot has version {values['version']}; this reads {VERSION}")
-            return cls(**{**values, "task": Task(values["task"])})
+            values["task"] = Task(values["task"])
+            return cls(**values)
         except EnvError:
             raise
         except Exception as error:
@@ -192,7 +193,7 @@ def fork(env: E_, salt: str | None) -> E_:
     other.streams = env.streams.copy()
     if salt is not None:
         other.streams.salted(salt)
-    other.episode = env.episode.copy(other._width)  # pyright: ignore[reportPrivateUsage]
+    other.episode = env.episode.copy()
     other.ledger = env.ledger.copy()
     other.params = dict(env.params)
     other.timing = {"outside": 0.0}
@@ -203,12 +204,11 @@ def fork(env: E_, salt: str | None) -> E_:
 
 def duplicate(value: Any) -> Any:
     """Returns a deep copy; plain data takes a road four times faster than `copy.deepcopy`."""
-    kind = type(value)
-    if kind in SCALARS:
+    if value.__class__ in SCALARS:
         return value
-    if kind is dict:
+    if value.__class__ is dict:
         return {key: duplicate(item) for key, item in value.items()}
-    if kind is list:
+    if value.__class__ is list:
         return [duplicate(item) for item in value]
     return copy.deepcopy(value)
 

@@ -140,8 +140,8 @@ class TextSpace(gymnasium.spaces.Text):
 class LiveTexts(Sequence[str]):
     """The texts that workers have written into shared memory, as they stand when read.
 
-    Gymnasium reads an async vector's shared memory once and copies what it read after each step. For
-    arrays that works, since they are views; a tuple of texts would stay what it was at the start.
+    Gymnasium reads an async vector's shared memory once, and copies what it read after each step.
+    For arrays that works, since they are views; a tuple of texts would stay what it was first.
     """
 
     def __init__(self, rows: NDArray[np.int32]) -> None:
@@ -161,8 +161,8 @@ class LiveTexts(Sequence[str]):
 
 
 @read_from_shared_memory.register(TextSpace)
-def read_texts(space: TextSpace, shared_memory: Any, n: int = 1) -> LiveTexts:
-    """Returns the texts of n workers, as they stand whenever they are looked at."""
+def read_texts(space: TextSpace, shared_memory: Any, n: int = 1) -> Any:
+    """Returns the `LiveTexts` of n workers."""
     buffer = np.frombuffer(shared_memory.get_obj(), dtype=np.int32)
     return LiveTexts(buffer.reshape((n, space.max_length)))
 

@@ -131,7 +131,7 @@ class TokenView(View):
         """Appends what the environment said, and opens a message of the agent."""
         if self.env.render_mode == "human":
             rendering.print_new(self.env)
-        for token in self._encoded(rendering.join(news)):
+        for token in self._encoded(news):
             if self._stop == len(self._buffer):
                 self._shift()
             self._buffer[self._stop] = token
@@ -139,13 +139,14 @@ class TokenView(View):
         self._message = []
         self._state = 0 if self._automaton is None else self._automaton.start
 
-    def _encoded(self, text: str) -> list[int]:
-        ids = self.tokenizer.encode(text)
+    def _encoded(self, news: Sequence[Message]) -> list[int]:
+        encode = self.tokenizer.encode
         opening: int | None = getattr(self.tokenizer, "obs", None)
         answer: int | None = getattr(self.tokenizer, "act", None)
         if opening is None or answer is None:
-            return [*ids, self._end_of_turn]
-        return [opening, *ids, answer]
+            return [*encode(rendering.join(news)), self._end_of_turn]
+        # a closed vocabulary has no word for what stands between two messages
+        return [opening, *(token for message in news for token in encode(message[1])), answer]
 
     def _shift(self) -> None:
         kept = self._buffer[self._stop - self.context : self._stop].copy()

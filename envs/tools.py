@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from ..tool_sandbox.limits import Job, Result
 from . import problems, schemas
 from .faults import Fault, Luck
 from .messages import JSON, Problem, ToolCall, ToolResult
-from .work import Checked, GradeCall, SessionCall, ToolError, plain, refused
+from .work import Checked, GradeCall, SessionCall, ToolError, answered, refused
 
 if TYPE_CHECKING:
     from pydantic import Field
@@ -162,27 +163,20 @@ class Tool:
     @property
     def schema(self) -> dict[str, JSON]:
         """The tool as an entry of OpenAI's `tools`."""
-        function = {
-            "name": self.name,
-            "description": self.description,
-            "parameters": self.parameters,
-        }
-        return {"type": "function", "function": function}
+        told = {"name": self.name, "description": self.description}
+        return {"type": "function", "function": {**told, "parameters": self.parameters}}
 
     def check(self, arguments: Mapping[str, JSON]) -> Checked:
         """Check arguments; lax unless the tool is strict: a value that was converted is told."""
         values, converted, errors = self.validator.check(arguments)
         if values is None:
             return Checked(None, problems.bad_arguments(self.name, errors, [*self.validator.hints]))
-        if not converted:
-            return Checked(values)
-        return Checked(values, Problem("coerced", f"{self.name}: a value was converted."))
+        note = Problem("coerced", f"{self.name}: a value was converted.") if converted else None
+        return Checked(values, note)
 
     def call(self, arguments: Mapping[str, JSON], owner: object | None = None) -> Any:
         """Call the function with checked arguments: its value, or a generator of sandbox work."""
-        if self.method:
-            return self.function(owner, **arguments)
-        return self.function(**arguments)
+        return self.function(owner, **arguments) if self.method else self.function(**arguments)
 
     def run(
         self, arguments: Mapping[str, JSON], owner: object | None = None, call_id: str = ""
@@ -200,13 +194,7 @@ class Tool:
 
     def answer(self, call_id: str, value: Any) -> ToolResult:
         """Return the result that holds `value`: text as it is, other values as JSON."""
-        if type(value) is str:
-            return ToolResult(call_id, value, True, None, value, 0.0, self.price)
-        if isinstance(value, ToolResult):
-            return value._replace(call_id=call_id)
-        content = plain(value)
-        text = "done" if value is None else json.dumps(content, ensure_ascii=False)
-        return ToolResult(call_id, text, True, None, content, 0.0, self.price)
+        return answered(call_id, value, self.price)
 
     def failure(self, call_id: str, error: Exception) -> ToolResult | None:
         """Return the result of an exception that is the tool's answer; None for any other."""
@@ -314,8 +302,7 @@ class Toolbox(Mapping[str, Tool]):
         self._schemas: list[dict[str, JSON]] | None = None
         self.faults: Mapping[str, Fault] = dict(faults or {})
         if len(self._tools) < len(made):
-            names = [t.name for t in made]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, n in Counter(t.name for t in made).items() if n > 1)
             raise ValueError(f"two tools are called {', '.join(twice)}; rename one: @tool(name=…)")
 
     @classmethod

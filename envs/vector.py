@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 import numpy as np
@@ -92,10 +92,10 @@ class TextVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> Batch:
         """Sends one action a row; rows whose episode ended begin the next one (NEXT_STEP)."""
-        wanted = (
-            actions if isinstance(actions, list | tuple) else iterate(self.action_space, actions)
-        )
-        sent = list(wanted)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if isinstance(actions, list | tuple):
+            sent = list(cast(Sequence[Any], actions))
+        else:
+            sent = list(iterate(self.action_space, actions))
         if len(sent) != self.num_envs:
             raise ValueError(f"{len(sent)} actions for {self.num_envs} rows; give one a row")
         if self.mode is AutoresetMode.DISABLED and self._ended.any():
@@ -123,7 +123,7 @@ class TextVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def _advance(self, rows: Sequence[int], actions: Sequence[Any]) -> dict[int, FIVE]:
         """Returns Gymnasium's five for each row."""
         texts = [i for i in rows if isinstance(self.envs[i], Env)]
-        out: dict[int, FIVE] = {i: self.envs[i].step(actions[i]) for i in rows if i not in texts}
+        out: dict[int, Any] = {i: self.envs[i].step(actions[i]) for i in rows if i not in texts}
         open_: dict[int, Step | Pending] = {i: self._env(i).propose(actions[i]) for i in texts}
         while waiting := [i for i, state in open_.items() if not isinstance(state, Step)]:
             pendings = [state for i in waiting if isinstance(state := open_[i], Pending)]
@@ -154,7 +154,7 @@ class TextVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
     def _stack(self) -> Any:
         if self._is_text:
             return tuple(self._seen)
-        space = self.single_observation_space
+        space = cast(gymnasium.Space[Any], self.single_observation_space)
         return concatenate(space, self._seen, create_empty_array(space, self.num_envs))
 
     def render(self) -> tuple[Any, ...] | None:

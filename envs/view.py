@@ -26,7 +26,7 @@ class View(gymnasium.Env[Any, Any]):
         self.render_mode = env.render_mode
 
     @property
-    def np_random(self) -> np.random.Generator:
+    def np_random(self) -> np.random.Generator:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The environment's stream "main"."""
         return self.env.np_random
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 from .messages import JSON, Problem, ProblemCode, ToolResult
 
-__all__ = ["Checked", "GradeCall", "SessionCall", "ToolError", "plain", "refused"]
+__all__ = ["Checked", "GradeCall", "SessionCall", "ToolError", "answered", "plain", "refused"]
 
 
 class ToolError(Exception):
@@ -53,6 +54,17 @@ class Checked(NamedTuple):
 def refused(call_id: str, problem: Problem, price: float = 0.0) -> ToolResult:
     """Return the result of a call that did not come to a good end."""
     return ToolResult(call_id, problem.text, False, problem, None, 0.0, price)
+
+
+def answered(call_id: str, value: Any, price: float = 0.0) -> ToolResult:
+    """Return the result that holds a tool's value: text as it is, other values as JSON."""
+    if type(value) is str:
+        return ToolResult(call_id, value, True, None, value, 0.0, price)
+    if isinstance(value, ToolResult):
+        return value._replace(call_id=call_id)
+    content = plain(value)
+    text = "done" if value is None else json.dumps(content, ensure_ascii=False)
+    return ToolResult(call_id, text, True, None, content, 0.0, price)
 
 
 def plain(value: Any) -> JSON:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..agents.rows import Rows, Transform
 from .trajectory import Column, Trajectory
 
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The drawn tokens of B episodes in the order of time, padded on the right: the credit grid.
@@ -50,9 +51,7 @@ class Batch:
     transform: Transform
 
     @classmethod
-    def of(
-        cls, trajectories: Sequence[Trajectory], *, dtype: torch.dtype = torch.float32
-    ) -> Batch:
+    def of(cls, trajectories: Sequence[Trajectory], *, dtype: torch.dtype = torch.float32) -> Batch:
         """Lay episodes on the grid.
 
         Raises:
@@ -92,7 +91,7 @@ class Batch:
 
         heads = sorted({name for one in trajectories for name in one.values})
         costs = sorted({name for one in trajectories for name in one.costs})
-        none = [np.zeros(len(one.tokens), np.float64) for one in trajectories]
+        pairs = [(one, np.zeros(len(one.tokens))) for one in trajectories]
         last = torch.tensor([len(drawn) - 1 for drawn in actions])
         ends = torch.zeros(shape, dtype=torch.bool)
         ends[torch.arange(shape[0]), last] = True
@@ -108,8 +107,7 @@ class Batch:
             rewards=total(lambda one: one.rewards),
             values={name: real([one.values[name] for one in trajectories]) for name in heads},
             costs={
-                name: real([one.costs.get(name, zero) for one, zero in zip(trajectories, none)])
-                for name in costs
+                name: real([one.costs.get(name, zero) for one, zero in pairs]) for name in costs
             },
             turn_id=ids([one.turn_id for one in trajectories]),
             call_id=ids([one.call_id for one in trajectories]),
@@ -147,8 +145,8 @@ class Batch:
         offsets = [one.context_offsets[1:] + at for one, at in zip(chosen, starts, strict=False)]
         drawn = [one.actions for one in chosen]
         where = [np.arange(len(at)) + row * width for row, at in enumerate(drawn)]
-        firsts = np.cumsum([0, *self.action_mask.sum(-1).tolist()])
-        own = [np.arange(firsts[row], firsts[row + 1]) for row in rows]
+        firsts = np.cumsum([0, *(len(one.actions) for one in self.trajectories)])
+        own: list[Column] = [np.arange(firsts[row], firsts[row + 1]) for row in rows]
         return Rows(
             tokens=np.concatenate([one.tokens for one in chosen]).astype(np.int32),
             offsets=np.concatenate([[0], *offsets]).astype(np.int32),

@@ -141,9 +141,18 @@ class _Gather:
                 self.dispatch()
                 self.collect()
         finally:
-            for sent in self.sent:  # a tool batch in flight ends before its sessions are reused
-                sent.future.exception()
+            self.abandon()
         return [one for one in self.done if one is not None]
+
+    def abandon(self) -> None:
+        """Leave nothing under way: messages half drawn are drawn to their ends and dropped."""
+        for sent in self.sent:
+            sent.future.exception()
+        for policy in self.policies.values():
+            sampler: Any = policy
+            while sampler.busy:
+                sampler.step()
+            sampler.ready()
 
     # --- one episode ---------------------------------------------------------------------
 

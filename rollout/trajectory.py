@@ -205,7 +205,7 @@ def read_parquet(path: Path) -> list[Trajectory]:
     """Read what ``write_parquet`` wrote."""
     import pyarrow.parquet as pq
 
-    table = cast(Any, pq).read_table(path, columns=["trajectory"])
+    table: Any = cast(Any, pq).read_table(path, columns=["trajectory"])
     return [loads(line) for line in table.column("trajectory").to_pylist()]
 
 
@@ -231,7 +231,7 @@ def _plain(value: Any) -> Any:
         kept = [one.name for one in fields(value) if one.name != "parts"]
         return {name: _plain(getattr(value, name)) for name in kept}
     if isinstance(value, np.generic):
-        return value.item()
+        return cast(Any, value).item()
     return value
 
 
@@ -240,7 +240,9 @@ def _column(value: Mapping[str, str]) -> Column:
 
 
 def _rebuild(row: dict[str, Any]) -> Trajectory:
-    missing = [one.name for one in fields(Trajectory) if one.name not in row and one.name != "parts"]
+    missing = [
+        one.name for one in fields(Trajectory) if one.name not in row and one.name != "parts"
+    ]
     if missing:
         raise ValueError(f"field {missing[0]!r} is missing (the row has: {', '.join(row)})")
     plain: dict[str, Any] = dict(row)

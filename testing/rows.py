@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -46,6 +46,11 @@ class Experience:
 
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
+
+
+def plain(tensor: Tensor) -> list[Any]:
+    """A tensor as plain Python numbers, in nested lists."""
+    return cast(list[Any], tensor.tolist())
 
 
 class Ids(NamedTuple):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 
+from ..agents import storage
 from ..agents.decoder import Decoder, Shape
 
 Kind = Literal["llama", "qwen2", "qwen3", "gpt2"]
@@ -139,7 +139,7 @@ def build(
     config |= {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0, "dtype": "float32"}
     _write(folder / "config.json", config)
     _write(folder / "generation_config.json", {"eos_token_id": 2, "pad_token_id": 0})
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    storage.save_tensors(tensors, folder)
     return folder
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from .advice import advise
 from .cell import Cell, StartFailed
@@ -12,7 +12,6 @@ from .embedded import Embedded
 from .errors import BackendFailed, SandboxUnavailable
 from .limits import LEVELS, Isolation, Level, Limits
 
-Name = Literal["auto", "cell", "docker", "process"]
 logger = logging.getLogger("palaestra.sandbox")
 _said: set[str] = set()
 
@@ -46,7 +45,7 @@ class Backend(Protocol):
 class Wish(NamedTuple):
     """What a sandbox was asked for."""
 
-    backend: Name
+    backend: str
     minimum: Level
     python: str | None
     preload: tuple[str, ...]
@@ -74,7 +73,7 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
         SandboxUnavailable: None does; the message lists each with what it lacks.
     """
     complaints: list[str] = []
-    for make in _candidates(wish):
+    for make in candidates(wish):
         backend: Backend | None = None
         cell: Cell | None = None
         try:
@@ -99,21 +98,19 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
     raise SandboxUnavailable("\n  ".join((wanted, *complaints)))
 
 
-def _candidates(wish: Wish) -> list[type[Backend] | _Maker]:
-    makers: list[type[Backend] | _Maker] = []
+def candidates(wish: Wish) -> list[Callable[[], Backend]]:
+    """What can be tried for a wish, the best first; `auto` never holds "process"."""
+    embedded = wish.python, wish.preload, wish.readable
+    makers: list[Callable[[], Backend]] = []
     if wish.backend in ("auto", "cell"):
-        makers.append(lambda: Embedded(wish.python, wish.preload, wish.readable))
+        makers.append(lambda: Embedded(*embedded))
         if wish.minimum == "reduced":
-            makers.append(lambda: Embedded(wish.python, wish.preload, wish.readable, mode="reduced"))
+            makers.append(lambda: Embedded(*embedded, mode="reduced"))
     if wish.backend in ("auto", "docker"):
         makers.append(lambda: _docker(wish))
     if wish.backend == "process":
         makers.append(lambda: _process(wish))
     return makers
-
-
-class _Maker(Protocol):
-    def __call__(self) -> Backend: ...
 
 
 def _docker(wish: Wish) -> Backend:
@@ -140,6 +137,3 @@ def _say(isolation: Isolation) -> None:
     if line not in _said:
         _said.add(line)
         logger.warning(line)
-
-
-__all__: Sequence[str] = ("Backend", "Name", "Wish", "choose", "isolation_of")

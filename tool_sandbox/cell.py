@@ -45,7 +45,7 @@ class Request:
     stdin: bytes = b""
     files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
     fetch: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     language: Language = "python"
     seed: int | None = 0
     want_value: bool = False

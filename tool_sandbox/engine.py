@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from . import wire
 from .backends import Backend, Wish, choose, isolation_of
@@ -78,7 +78,8 @@ class Engine:
 
     def _inspect(self, cell: Cell) -> None:
         backend, first = self._backend, self._isolation
-        assert backend is not None and first is not None
+        assert backend is not None
+        assert first is not None
         seen = isolation_of(cell, backend)
         weaker = set(first.layers) - set(seen.layers)
         if LEVELS.index(seen.level) < LEVELS.index(first.level) or weaker:
@@ -86,13 +87,13 @@ class Engine:
             raise BackendFailed(f"a new worker is weaker than the first; it lacks {weaker}")
 
     @contextlib.contextmanager
-    def borrow(self, limits: Limits | None = None) -> Iterator[Cell]:
+    def borrow(self, limits: Limits | None = None) -> Generator[Cell]:
         """A worker for a while."""
         with self._lent(self.pool, limits) as cell:
             yield cell
 
     @contextlib.contextmanager
-    def judge(self, limits: Limits | None = None) -> Iterator[Cell]:
+    def judge(self, limits: Limits | None = None) -> Generator[Cell]:
         """The judge beside the worker that the caller holds already.
 
         At most as many callers hold a worker as there are judges, so nobody waits here.
@@ -101,7 +102,7 @@ class Engine:
             yield cell
 
     @contextlib.contextmanager
-    def _lent(self, pool: Pool, limits: Limits | None) -> Iterator[Cell]:
+    def _lent(self, pool: Pool, limits: Limits | None) -> Generator[Cell]:
         wanted = limits or self.limits
         check_machine(wanted)
         try:
@@ -146,6 +147,10 @@ class Engine:
             self._count(cell, request, outcome, started - asked, time.monotonic() - started)
             return outcome
         raise BackendFailed("workers die as soon as they are asked")
+
+    def count(self, outcome: Outcome) -> None:
+        """Counts an execution that a borrowed worker ran."""
+        self.counters.executed(outcome.result, 0.0, outcome.result.wall, 0)
 
     def _count(
         self, cell: Cell, request: Request, outcome: Outcome, dispatch: float, total: float

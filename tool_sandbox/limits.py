@@ -15,6 +15,7 @@ MiB = 1024 * KiB
 Reason = Literal["ok", "error", "timeout", "cpu", "memory", "output", "killed", "lost"]
 Level = Literal["full", "reduced", "none"]
 Language = Literal["python", "shell"]
+Kind = Literal["file", "directory", "other"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 LEVELS: tuple[Level, ...] = ("none", "reduced", "full")  # weakest first
 
@@ -168,7 +169,7 @@ class FileInfo:
     """One entry of a session's directory."""
 
     path: str
-    kind: Literal["file", "directory", "other"]
+    kind: Kind
     size: int
 
 

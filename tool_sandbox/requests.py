@@ -29,7 +29,7 @@ def encode_input(data: object) -> bytes:
     """
     if isinstance(data, str):
         return encode(data)
-    if isinstance(data, (bytes, bytearray, memoryview)):
+    if isinstance(data, bytes | bytearray):
         return bytes(data)
     raise BadRequest(f"got {type(data).__name__} as content; give str or bytes")
 

@@ -298,5 +298,3 @@ def _quota() -> float:
                 if quota.isdigit() and period.isdigit():
                     return int(quota) / int(period)
     return math.inf
-
-

@@ -21,7 +21,7 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
-from .backends import Name, Wish
+from .backends import Wish
 from .engine import Engine
 from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
 from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
@@ -34,11 +34,61 @@ from .stats import Stats
 if TYPE_CHECKING:
     from .grading import Report, Tests
 
+Name = Literal["auto", "cell", "docker", "process"]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 COMMON = tuple(
-    ["abc", "array", "ast", "base64", "bisect", "cmath", "collections", "contextlib", "copy", "csv", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "os", "pathlib", "pprint", "queue", "random", "re", "secrets", "shutil", "statistics", "string", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "traceback", "types", "typing", "unicodedata", "unittest"]
+    [
+        "abc",
+        "array",
+        "ast",
+        "base64",
+        "bisect",
+        "cmath",
+        "collections",
+        "contextlib",
+        "copy",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "enum",
+        "fractions",
+        "functools",
+        "hashlib",
+        "heapq",
+        "inspect",
+        "io",
+        "itertools",
+        "json",
+        "keyword",
+        "math",
+        "numbers",
+        "operator",
+        "os",
+        "pathlib",
+        "pprint",
+        "queue",
+        "random",
+        "re",
+        "secrets",
+        "shutil",
+        "statistics",
+        "string",
+        "struct",
+        "subprocess",
+        "sys",
+        "tempfile",
+        "textwrap",
+        "threading",
+        "time",
+        "traceback",
+        "types",
+        "typing",
+        "unicodedata",
+        "unittest",
+    ]
 )
 
 
@@ -55,11 +105,11 @@ class Options(TypedDict, total=False):
 
 
 class Sandbox:
-    """Runs untrusted code. Starts at the first use; thread-safe; survives a fork of the trainer.
+    r"""Runs untrusted code. Starts at the first use; thread-safe; survives a fork of the trainer.
 
     >>> with Sandbox("cell", workers=1) as sandbox:  # doctest: +SKIP
     ...     sandbox.execute("print(6 * 7)").stdout
-    '42\\n'
+    '42\n'
     """
 
     def __init__(
@@ -272,9 +322,7 @@ class Sandbox:
             lambda pair: self.grade(pair[0], pair[1], limits=limits), pairs, ordered
         )
 
-    async def agrade(
-        self, candidate: str, tests: Tests, *, limits: Limits | None = None
-    ) -> Report:
+    async def agrade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """As `grade`, for coroutines."""
         return await asyncio.to_thread(self.grade, candidate, tests, limits=limits)
 
@@ -306,7 +354,7 @@ class Sandbox:
 
 def _rebuild(wish: Wish, limits: Limits, workers: int) -> Sandbox:
     return Sandbox(
-        wish.backend,
+        wish.backend,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         limits=limits,
         workers=workers,
         minimum=wish.minimum,
@@ -361,5 +409,3 @@ async def _async(
     else:
         for item in items:
             yield item
-
-

@@ -127,7 +127,8 @@ def _reported(door: Door, nonce: bytes, judged: Outcome, answered: Outcome) -> R
 def _waited(judged: Outcome, answered: Outcome) -> bool:
     """Whether the judge ran out of time while it waited for its candidate."""
     late = judged.result.reason == "timeout" or answered.result.reason == "timeout"
-    return late and judged.result.cpu < judged.result.wall / 2
+    busy = judged.result.cpu > answered.result.cpu + judged.result.wall / 10
+    return late and not busy
 
 
 def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool]:

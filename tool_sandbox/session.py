@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, cast, get_args
 
 from . import wire
 from .cell import Cell
 from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
-from .limits import FileInfo, Limits, MiB, Result
+from .limits import FileInfo, Kind, Limits, MiB, Result
 from .outcome import judge
 from .requests import check_path, encode, encode_input
 from .stats import Counters
@@ -122,7 +122,7 @@ class Session:
     def _run(self, operation: str, text: str, stdin: str | bytes, wall: float | None) -> Result:
         limits = self._shared.limits
         seconds = limits.wall if wall is None else Limits(wall=wall).wall
-        head = {
+        head: dict[str, object] = {
             "op": operation,
             "wall": seconds,
             "output": limits.output,
@@ -294,11 +294,11 @@ class Session:
 def _infos(entries: object) -> tuple[FileInfo, ...]:
     """The listing, of which every part is the guest's choice."""
     found: list[FileInfo] = []
-    if isinstance(entries, Sequence):
-        for entry in entries:  # pyright: ignore[reportUnknownVariableType]
-            match entry:
-                case [str(path), ("file" | "directory" | "other") as kind, int(size)]:
-                    found.append(FileInfo(path, kind, size))
-                case _:
-                    continue
+    rows = cast("list[object]", entries) if isinstance(entries, list) else []
+    for row in rows:
+        match row:
+            case [str(path), str(kind), int(size)] if kind in get_args(Kind):
+                found.append(FileInfo(path, cast("Kind", kind), size))
+            case _:
+                continue
     return tuple(found)

@@ -194,8 +194,8 @@ def unpack_ending(body: bytes, order: Order) -> Ending:
         Malformed: The bytes are no ending, or one that this order cannot have.
     """
     try:
-        cause, retired, status, n_out, n_err, wall, cpu, peak, out, err, rows = (
-            _ENDING.unpack_from(body)
+        cause, retired, status, n_out, n_err, wall, cpu, peak, out, err, rows = _ENDING.unpack_from(
+            body
         )
     except struct.error:
         raise Malformed("short ending") from None

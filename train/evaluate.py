@@ -91,7 +91,9 @@ def evaluate(
         InterruptedError: ``stop`` answered True.
     """
     if max(k, default=1) > attempts:
-        raise ValueError(f"k={max(k)} wants {max(k)} attempts a task, got {attempts}; raise attempts")
+        raise ValueError(
+            f"k={max(k)} wants {max(k)} attempts a task, got {attempts}; raise attempts"
+        )
     engine = make_env if isinstance(make_env, Engine) else Engine(agent, make_env, slots=slots)
     engine.agent, engine.run = agent, run
     starts = [
@@ -134,8 +136,8 @@ def measure(trajectories: Sequence[Trajectory], *, k: Sequence[int] = (1,)) -> E
     for size in k:
         if size > 1:
             for name, estimate in (("@", statistics.pass_at_k), ("^", statistics.pass_hat_k)):
-                found = estimate(won, played, k=size).tolist()
-                measures[f"pass{name}{size}"] = _interval([[value] for value in found])
+                found = estimate(won, played, k=size)
+                measures[f"pass{name}{size}"] = _interval([[float(value)] for value in found])
     return Evaluation(measures, tuple(rows), tuple(trajectories))
 
 
@@ -154,7 +156,7 @@ def _interval(clusters: Sequence[Sequence[float]], *, binary: bool = False) -> M
     if not clusters:
         return Measure(math.nan, math.nan, math.nan, 0)
     if binary and all(len(cluster) == 1 for cluster in clusters):
-        found = statistics.wilson(sum(map(sum, clusters)), len(clusters))
+        found = statistics.wilson(round(sum(map(sum, clusters))), len(clusters))
     else:
         samples = torch.tensor([value for cluster in clusters for value in cluster])
         labels = [at for at, cluster in enumerate(clusters) for _ in cluster]

@@ -74,22 +74,23 @@ class Learner:
         row |= {"check/logprob_mismatch": mismatch, "optim/updates": float(self.updates)}
         return row | self.recipe.after(row, len(batch))
 
-    def _minibatches(self, size: int, iteration: int) -> Iterator[Tensor]:
+    def _minibatches(self, size: int, iteration: int) -> Iterator[list[int]]:
         """Rows of each minibatch; the order depends on seed, iteration and epoch only."""
+        many = self.config.algo.minibatch
         for epoch in range(self.config.algo.epochs):
             draw = np.random.Generator(np.random.PCG64([self.config.seed, iteration, epoch, 1]))
-            order = torch.from_numpy(draw.permutation(size))
-            yield from order.split(self.config.algo.minibatch)
+            order = [int(row) for row in draw.permutation(size)]
+            yield from (order[at : at + many] for at in range(0, size, many))
 
     def _step(
-        self, batch: Batch, targets: Targets, rows: Tensor, iteration: int, *, first: bool
+        self, batch: Batch, targets: Targets, rows: list[int], iteration: int, *, first: bool
     ) -> dict[str, float]:
-        weights = self.recipe.weights(batch, targets, rows)
+        weights = self.recipe.weights(batch, targets, torch.tensor(rows))
         self.optimizer.zero_grad(set_to_none=True)
         figures: dict[str, float] = {}
         for part in self._microbatches(batch, rows):
-            inside = rows[part]
-            packed, where = batch.pack(inside.tolist())
+            packed, where = batch.pack(rows[part])
+            inside = torch.tensor(rows[part])
             scores = self.policy.score(packed, Want(entropy=True, heads=True))
             own = replace(weights, policy=weights.policy[part], value=weights.value[part])
             loss = self.recipe.loss(batch, targets, inside, where, scores, own, iteration)
@@ -119,11 +120,11 @@ class Learner:
         self.updates += 1
         return {"optim/lr": rate, "optim/grad_norm": norm}
 
-    def _microbatches(self, batch: Batch, rows: Tensor) -> Iterator[slice]:
+    def _microbatches(self, batch: Batch, rows: Sequence[int]) -> Iterator[slice]:
         """Slices of ``rows`` whose contexts fit the token budget, at least one row each."""
         budget = self.config.optim.microbatch_tokens
         start = held = 0
-        for at, row in enumerate(rows.tolist()):
+        for at, row in enumerate(rows):
             size = len(batch.trajectories[row].tokens)
             if at > start and held + size > budget:
                 yield slice(start, at)
@@ -152,10 +153,10 @@ class Learner:
         if self.reference is None:
             return None
         out = torch.zeros_like(batch.logprobs)
-        every = torch.arange(len(batch))
+        every = range(len(batch))
         for part in self._microbatches(batch, every):
-            rows = every[part]
-            packed, where = batch.pack(rows.tolist())
+            rows = list(every[part])
+            packed, where = batch.pack(rows)
             scores = self.reference.score(packed, Want(entropy=False, heads=False))
             flat = torch.zeros(len(rows) * batch.action_mask.shape[1], dtype=out.dtype)
             flat[where] = scores.logprobs.to(out.dtype)

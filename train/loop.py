@@ -63,6 +63,7 @@ class Progress:
     stop_count: int = 0
 
     def to_json(self) -> dict[str, Any]:
+        """Plain data; JSON has no infinity."""
         return {
             "iteration": self.iteration,
             "best": [None if math.isinf(one) else one for one in self.best],
@@ -72,6 +73,7 @@ class Progress:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Progress:
+        """Take back what ``to_json`` gave."""
         first, second = (-math.inf if one is None else float(one) for one in row["best"])
         return cls(row["iteration"], (first, second), row["best_iteration"], row["stop_count"])
 
@@ -88,7 +90,8 @@ def train(
 
     Args:
         config: the settings; keys left open are chosen here (``choices.resolve``).
-        run_dir: a new or empty folder, or with ``resume`` that of a run to go on with.
+        run_dir: a new or empty folder, or that of the run to go on with.
+        resume: go on from the last whole checkpoint, bit for bit.
         imports: modules that the caller imported because they register environments; recorded,
             so that resume and evaluation import them again.
         console: what shows progress; None: nothing.
@@ -117,9 +120,7 @@ def train(
     resume_from: int | None = None
     if resume:
         resume_from = run.load(console)
-    manifest.open_run(
-        run_dir, config, command=sys.argv, env_ids=[config.env.id], imports=imports
-    )
+    manifest.open_run(run_dir, config, command=sys.argv, env_ids=[config.env.id], imports=imports)
     metrics = Metrics(
         run_dir,
         config.train.iterations,
@@ -162,9 +163,7 @@ def train(
             if config.train.eval_every and iteration % config.train.eval_every == 0:
                 row |= judge.select(run)
                 if rule is not None:
-                    run.progress.stop_count = (
-                        run.progress.stop_count + 1 if rule.holds(row) else 0
-                    )
+                    run.progress.stop_count = run.progress.stop_count + 1 if rule.holds(row) else 0
                     ended = run.progress.stop_count >= rule.times
             metrics.write(iteration, row)
             if config.log.transcripts_every and (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Sequence
 from hashlib import blake2b
 from typing import Any, Final
@@ -17,6 +16,7 @@ from ..tasks import Task, TaskSet
 from ..tools import GradeCall, SessionCall, ToolError, tool
 from . import tasks as reading
 from .answers import Submitting
+from .desk import Moves, plain, refused, shown
 from .tasks import BUILT_IN, FILE, calls, candidate, statement
 
 Work = SessionCall | GradeCall
@@ -27,8 +27,6 @@ SYSTEM: Final = """\
 Write Python in a sandbox; your answer is the file solution.py. Tools: write(path, text), \
 read(path), edit(path, old, new), run(code, stdin), test(names), submit(). A call: {call}
 A message without a call submits its last fenced block."""
-# how a refusal of the jail reads in the error text of a program
-REFUSED: Final = re.compile(r"Operation not permitted|Permission denied|PermissionError")
 
 
 class Code(Env):
@@ -123,11 +121,7 @@ class Code(Env):
             old: the piece as it is
             new: the piece as it shall be
         """
-        text = yield from self._text(path)
-        found = text.count(old) if old else 0
-        if found != 1:
-            raise ToolError(f"old occurs {found} times in {path}; give a piece that occurs once")
-        yield from self._ask("write", path=path, data=text.replace(old, new))
+        yield from self._ask("edit", path=path, old=old, new=new)
         return f"{path} edited."
 
     @tool(resource="sandbox")
@@ -138,8 +132,10 @@ class Code(Env):
             code: the program; empty: solution.py
             stdin: what it reads from standard input
         """
-        code = code or (yield from self._text(FILE))
-        result: Result = yield from self._ask("execute", code=code, stdin=stdin)
+        if code:
+            result: Result = yield from self._ask("execute", code=code, stdin=stdin)
+        else:
+            code, result = yield from self._ask("run_file", stdin=stdin)
         self._note(code, result)
         yield from self._spend()
         return shown(result)
@@ -173,7 +169,7 @@ class Code(Env):
     def _ask(self, method: str, **arguments: Any) -> Generator[Work, Any, Any]:
         """Calls a method of the session; what it raises is the tool's answer."""
         try:
-            return (yield SessionCall(self.open_session(), method, arguments))
+            return (yield Moves(self.open_session(), method, arguments))
         except (FileProblem, BadRequest) as error:
             raise ToolError(str(error)) from None
 
@@ -190,7 +186,7 @@ class Code(Env):
         costs = self.state["costs"]
         if result.reason in ("cpu", "memory", "output", "timeout"):
             costs["resource"] = 1.0
-        if result.reason == "killed" or REFUSED.search(result.stderr):
+        if refused(result):
             costs["escape"] = 1.0
         mark = blake2b(code.encode("utf-8", "replace"), digest_size=8).hexdigest()
         if result.ok and mark not in self.state["seen"]:
@@ -248,37 +244,3 @@ class Code(Env):
         test = [ToolCall("", "test", {}, (0, 0))] if shown else []
         done = ToolCall("", "submit", {}, (0, 0))
         return [render([call], self.parser) for call in (write, *test, done)]
-
-
-WORDS: Final = {
-    "timeout": "stopped: it took too long",
-    "cpu": "stopped: it used too much processor time",
-    "memory": "stopped: it used too much memory",
-    "output": "stopped: it wrote too much",
-    "killed": "killed",
-}
-
-
-def shown(result: Result) -> str:
-    """Returns what the agent reads of a run: output, errors, how it ended."""
-    parts = [result.stdout.rstrip("\n"), result.stderr.rstrip("\n")]
-    if result.reason in WORDS:
-        parts.append(f"({WORDS[result.reason]})")
-    elif not result.ok and not result.stderr:
-        parts.append(f"(exit code {result.exit_code})")
-    return plain("\n".join(part for part in parts if part)) or "(no output)"
-
-
-# what differs between two runs of one program: addresses, temporary paths, durations
-VOLATILE: Final = (
-    (re.compile(r"\b0x[0-9a-fA-F]{4,}"), "0x..."),
-    (re.compile(r"/tmp/[\w./-]+"), "/tmp/..."),
-    (re.compile(r"\bin \d+\.\d+ ?s(econds)?\b"), "in ... s"),
-)
-
-
-def plain(text: str) -> str:
-    """Returns a text without what differs between two runs of the same program."""
-    for pattern, said in VOLATILE:
-        text = pattern.sub(said, text)
-    return text

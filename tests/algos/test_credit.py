@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns, segments
 from palaestra.testing import laws, oracles
-from palaestra.testing.rows import Experience, experiences, rates, rows
+from palaestra.testing.rows import Experience, experiences, plain, rates, rows
 from torch import Tensor
 
 EXAMPLES = settings(deadline=None, max_examples=50)
@@ -43,7 +43,7 @@ def test_folding_keeps_the_sum_of_each_row(e: Experience) -> None:
     folded = credit.fold_rewards(rewards, action_mask=mask)
     close(folded.sum(-1), rewards.sum(-1))
     for b in range(mask.shape[0]):
-        wanted = oracles.fold_rewards(rewards[b].tolist(), mask[b].tolist())
+        wanted = oracles.fold_rewards(plain(rewards[b]), plain(mask[b]))
         close(folded[b], torch.tensor(wanted, dtype=torch.float64))
 
 
@@ -92,8 +92,8 @@ def test_a_reward_for_nobody_is_refused() -> None:
     with pytest.raises(ValueError, match="belongs to no action"):
         credit.redistribute(real([1, 1]), real([1, 1]).view(2, 1), action_mask=mask)
     assert credit.place(real([1, 0]), mask).tolist() == [[1], [0]]
+    wide = torch.ones(2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"rewards is \[2, 1\]; give \[2, 2\]"):
-        wide = torch.ones(2, 2, dtype=torch.bool)
         credit.place(real([1, 1]), wide, torch.tensor([[0, 1], [0, 1]]))
 
 
@@ -116,7 +116,7 @@ def test_shares_add_up_exactly_in_any_order(
     assert shares.dtype == dtype
     assert torch.equal(shares.sum(), total)
     assert torch.equal(shares[order].sum(), total)
-    assert sum(shares.tolist()) == float(total)
+    assert sum(plain(shares)) == float(total)
     assert not bool((shares * total.sign() < 0).any())
 
 
@@ -127,9 +127,7 @@ def test_shares_equal_the_loop(e: Experience) -> None:
     reward = torch.where(e.action_mask.any(-1), e.rewards[:, 0], 0.0)
     got = credit.redistribute(reward, weights, action_mask=e.action_mask)
     for b in range(reward.shape[0]):
-        wanted = oracles.redistribute(
-            float(reward[b]), weights[b].tolist(), e.action_mask[b].tolist()
-        )
+        wanted = oracles.redistribute(float(reward[b]), plain(weights[b]), plain(e.action_mask[b]))
         close(got[b], torch.tensor(wanted, dtype=torch.float64), 1e-11)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns, segments
 from palaestra.testing import oracles
-from palaestra.testing.rows import Experience, experiences, gapped, rates
+from palaestra.testing.rows import Experience, experiences, gapped, plain, rates
 from torch import Tensor
 
 EXAMPLES = settings(deadline=None, max_examples=40)
@@ -23,7 +23,7 @@ def known(e: Experience) -> dict[str, Any]:
     return {"action_mask": e.action_mask, "episode_id": e.episode_id}
 
 
-def kernel(e: Experience) -> tuple[Tensor, ...]:
+def kernel(e: Experience) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     after = returns.next_values(
         e.values, e.terminated, e.truncated, bootstrap_value=e.bootstrap_value, **known(e)
     )
@@ -56,8 +56,8 @@ def by_rows(e: Experience, oracle: Any, *rest: Any) -> Tensor:
     fields = [*kernel(e), e.call_id]
     out: list[list[float]] = []
     for b in range(e.rewards.shape[0]):
-        parts = [field[b].tolist() for field in fields]
-        out.append(oracle(*parts, *rest, e.action_mask[b].tolist(), e.episode_id[b].tolist()))
+        parts = [plain(field[b]) for field in fields]
+        out.append(oracle(*parts, *rest, plain(e.action_mask[b]), plain(e.episode_id[b])))
     return torch.tensor(out, dtype=torch.float64)
 
 
@@ -89,7 +89,7 @@ def test_the_schedule_equals_the_loop_over_levels(e: Experience) -> None:
     got = returns.level_schedule(*ids(e), e.step_id, gamma=gamma, lam=ONES, **known(e)).gamma
     for b in range(e.rewards.shape[0]):
         levels = [
-            (name, field[b].tolist())
+            (name, plain(field[b]))
             for name, field in (
                 ("step", e.step_id),
                 ("tool", e.call_id),
@@ -97,7 +97,7 @@ def test_the_schedule_equals_the_loop_over_levels(e: Experience) -> None:
                 ("plan", e.plan_id),
             )
         ]
-        mask, episode = e.action_mask[b].tolist(), e.episode_id[b].tolist()
+        mask, episode = plain(e.action_mask[b]), plain(e.episode_id[b])
         assert got[b].tolist() == oracles.level_schedule(levels, gamma, mask, episode)
 
 
@@ -136,7 +136,8 @@ def test_a_segment_for_each_action_is_token_gae(e: Experience, gamma: float, lam
 def test_one_segment_an_episode_is_a_bandit(e: Experience) -> None:
     """INV-GR2: A = reward in all - value at the start (+ the bootstrap value)."""
     got = returns.segment_gae(*kernel(e), e.episode_id, gamma=1.0, lam=0.3, **known(e))
-    wanted = returns.discounted_return(*[kernel(e)[i] for i in (0, 3, 4, 2)], **known(e))
+    rewards, _, after, terminated, truncated = kernel(e)
+    wanted = returns.discounted_return(rewards, terminated, truncated, after, **known(e))
     first = firsts(e, e.episode_id)
     close(got.advantages[first], (wanted - e.values)[first])
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.algos import masking
 from palaestra.testing import oracles
-from palaestra.testing.rows import action_masks, rows, shapes
+from palaestra.testing.rows import action_masks, plain, rows, shapes
 from torch import Tensor
 
 EXAMPLES = settings(deadline=None, max_examples=50)
@@ -21,7 +21,7 @@ def masked_rows(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
 def test_whitening_equals_the_loop(case: tuple[Tensor, Tensor], floor: float) -> None:
     row, mask = case
     got = masking.whiten(row, action_mask=mask, std_floor=floor)[mask]
-    wanted = torch.tensor(oracles.whiten(row[mask].tolist(), floor), dtype=torch.float64)
+    wanted = torch.tensor(oracles.whiten(plain(row[mask]), floor), dtype=torch.float64)
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-9)
 
 
@@ -82,7 +82,7 @@ def test_combining_nothing_is_refused() -> None:
 def test_mean_and_variance_count_masked_entries_only(case: tuple[Tensor, Tensor]) -> None:
     row, mask = case
     spoiled = torch.where(mask, row, torch.nan)
-    kept = row[mask].tolist()
+    kept = plain(row[mask])
     mean = sum(kept) / len(kept) if kept else 0.0
     assert float(masking.masked_mean(spoiled, mask)) == pytest.approx(mean, abs=1e-12)
     variance = oracles.deviation(kept) ** 2
@@ -90,6 +90,6 @@ def test_mean_and_variance_count_masked_entries_only(case: tuple[Tensor, Tensor]
     along = masking.masked_mean(spoiled, mask, dim=-1)
     across = masking.masked_var(spoiled, mask, dim=-1)
     for b in range(row.shape[0]):
-        line = row[b][mask[b]].tolist()
+        line = plain(row[b][mask[b]])
         assert float(along[b]) == pytest.approx(sum(line) / max(len(line), 1), abs=1e-12)
         assert float(across[b]) == pytest.approx(oracles.deviation(line) ** 2, abs=1e-9)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns
 from palaestra.testing import oracles
-from palaestra.testing.rows import Experience, experiences, rates
+from palaestra.testing.rows import Experience, experiences, plain, rates
 from torch import Tensor
 
 EXAMPLES = settings(deadline=None, max_examples=50)
@@ -52,15 +52,15 @@ def by_rows(e: Experience, oracle: Any, *fields: Any, tail: tuple[Any, ...] = ()
     out: list[list[float]] = []
     for row in range(e.rewards.shape[0]):
         length = e.rewards.shape[1]
-        parts = [f[row].tolist() if isinstance(f, Tensor) else [f] * length for f in fields]
-        mask, episode = e.action_mask[row].tolist(), e.episode_id[row].tolist()
+        parts = [plain(f[row]) if isinstance(f, Tensor) else [f] * length for f in fields]
+        mask, episode = plain(e.action_mask[row]), plain(e.episode_id[row])
         out.append(oracle(*parts, *tail, mask, episode))
     return torch.tensor(out, dtype=torch.float64)
 
 
 def test_golden_g1_truncated_and_terminated() -> None:
     end, off = ends(4)
-    after = returns.next_values(real(V), off, end, bootstrap_value=torch.tensor(0.3).double())
+    after = returns.next_values(real(V), off, end, bootstrap_value=real([0.3])[0])
     got = returns.gae(real(R), real(V), after, off, end, gamma=0.9, lam=0.8)
     close(got.advantages, real([1.24042496, 0.528368, 1.4144, 1.27]), 1e-12)
     close(got.value_targets, got.advantages + real(V), 0.0)
@@ -142,7 +142,7 @@ def test_return_to_go_without_discount_sums_rewards(e: Experience) -> None:
     assert torch.equal(bare, torch.where(e.action_mask, e.rewards, 0.0))
     full = returns.discounted_return(*row, gamma=1.0, **known(e))
     for b in range(e.rewards.shape[0]):
-        for label in e.episode_id[b].unique():
+        for label in set(plain(e.episode_id[b])):
             here = (e.action_mask[b] & (e.episode_id[b] == label)).nonzero()[:, 0]
             if here.numel():
                 close(full[b, here[0]], e.rewards[b, here].sum())
@@ -204,7 +204,7 @@ def test_bootstrapping_equals_adding_the_value_to_the_reward_and_ending(
     stop = torch.zeros_like(e.terminated)
     for b in range(stop.shape[0]):
         seen: dict[int, int] = {}
-        for t in e.action_mask[b].nonzero()[:, 0].tolist():
+        for t in plain(e.action_mask[b].nonzero()[:, 0]):
             seen[int(e.episode_id[b, t])] = t
         for t in seen.values():
             stop[b, t] = not bool(e.terminated[b, t])

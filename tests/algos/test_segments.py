@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from palaestra.algos import segments
 from palaestra.testing import oracles
-from palaestra.testing.rows import Experience, experiences
+from palaestra.testing.rows import Experience, experiences, plain
 
 EXAMPLES = settings(deadline=None, max_examples=50)
 
@@ -35,8 +35,8 @@ def test_segments_equal_the_loop_over_positions(e: Experience) -> None:
         e.rewards, e.values, e.call_id, action_mask=e.action_mask, episode_id=e.episode_id
     )
     for row in range(e.rewards.shape[0]):
-        mask, ids = e.action_mask[row].tolist(), e.call_id[row].tolist()
-        parts = oracles.segments([False] * len(mask), ids, mask, e.episode_id[row].tolist())
+        mask, ids = plain(e.action_mask[row]), plain(e.call_id[row])
+        parts = oracles.segments([False] * len(mask), ids, mask, plain(e.episode_id[row]))
         assert int(pooled.mask[row].sum()) == len(parts)
         for k, part in enumerate(parts):
             assert int(pooled.first[row, k]) == part[0]

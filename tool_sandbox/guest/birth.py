@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 from .. import wire
-from . import execution, layout, selftest, serve, unjailed
+from . import execution, landlock, layout, selftest, serve, unjailed
 from .jail import Jail, JailError, Plan
 
 
@@ -47,7 +47,7 @@ def launch(data: dict[str, Any], fds: list[int], places: Sequence[tuple[str, str
             jail.namespaces()
         _split(jail, control, handles, data["id"], places)
     except BaseException as problem:
-        _fail(control, data["id"], problem)
+        fail(control, data["id"], problem)
 
 
 def _prepare(handles: Handles) -> None:
@@ -103,15 +103,11 @@ def _first(
     try:
         serve.reset_signals()
         full = jail.plan.mode == "full"
-        cleaner = None
-        if full:
-            prefix = _lock(jail, places)
-        else:
-            prefix, cleaner = _lock_without_namespaces(jail, places)
+        locked = _lock(jail, places) if full else _lock_without_namespaces(jail, places)
         setting = serve.Setting(
             control,
             launcher,
-            prefix,
+            locked.prefix,
             jail.plan.memory,
             jail.polling,
             handles.get("peak"),
@@ -119,8 +115,8 @@ def _first(
             jail.plan.group,
             alone=full,
             branches=jail.plan.mode != "bare",
-            cleaner=cleaner,
-            again=unjailed.again if jail.plan.mode == "reduced" else None,
+            cleaner=locked.cleaner,
+            again=locked.again,
         )
         server = serve.Server(setting)
         level = {"bare": "none"}.get(jail.plan.mode, jail.plan.mode)
@@ -128,11 +124,19 @@ def _first(
         control.sendall(wire.pack(wire.READY, request_id, wire.pack_json(ready)))
         server.loop()
     except BaseException as problem:
-        _fail(control, request_id, problem)
+        fail(control, request_id, problem)
 
 
-def _lock(jail: Jail, places: Sequence[tuple[str, str]]) -> str:
-    """All steps, in their order; the interpreter's folder as seen from inside."""
+class _Locked(NamedTuple):
+    """A worker behind its lock."""
+
+    prefix: str  # the interpreter's folder as seen from inside
+    cleaner: unjailed.Scrubber | None = None
+    again: Callable[[], None] | None = None
+
+
+def _lock(jail: Jail, places: Sequence[tuple[str, str]]) -> _Locked:
+    """All steps, in their order."""
     from .nursery import Prefix, move
 
     jail.files()
@@ -143,27 +147,28 @@ def _lock(jail: Jail, places: Sequence[tuple[str, str]]) -> str:
     jail.limits()
     jail.rules()
     selftest.check(jail)
-    return prefix
+    return _Locked(prefix)
 
 
-def _lock_without_namespaces(
-    jail: Jail, places: Sequence[tuple[str, str]]
-) -> tuple[str, unjailed.Scrubber]:
+def _lock_without_namespaces(jail: Jail, places: Sequence[tuple[str, str]]) -> _Locked:
     layout.settle(jail.plan.root)
     unjailed.adopt()
     cleaner = unjailed.Scrubber(jail.plan.owner)
     if jail.plan.mode == "bare":
         jail.missing.append("everything")
         jail.limits()
-        return _environment(places, 0), cleaner
+        return _Locked(_environment(places, 0), cleaner)
     version = unjailed.require()
     jail.missing.append("namespaces")
     jail.identity()
     jail.limits()
-    jail.rules(unjailed.rules(jail, version))
+    jail.polling = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    own = landlock.Rule(jail.polling, landlock.READ)  # the supervisor's; executions drop it
+    rules = unjailed.rules(jail, version)
+    jail.rules([*rules, own])
     prefix = _environment(places, 0)
     selftest.check(jail)
-    return prefix, cleaner
+    return _Locked(prefix, cleaner, unjailed.Again(rules, version))
 
 
 def _environment(places: Sequence[tuple[str, str]], column: int = 1) -> str:
@@ -173,7 +178,7 @@ def _environment(places: Sequence[tuple[str, str]], column: int = 1) -> str:
     return prefix
 
 
-def _fail(control: socket.socket, request_id: int, problem: BaseException) -> NoReturn:
+def fail(control: socket.socket, request_id: int, problem: BaseException) -> NoReturn:
     """Says why, then ends: no code path goes on with less."""
     report = {"step": "start", "code": 0, "text": f"{type(problem).__name__}: {problem}"}
     if isinstance(problem, JailError):

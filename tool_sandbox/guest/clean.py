@@ -9,81 +9,79 @@ from . import layout
 
 _MOST = 200  # entries removed by hand; a fuller or deeper tree retires the cell
 
+_Mark = tuple[int, ...]
+
 
 class Cleaner:
     """Remembers what a clean cell looks like."""
 
     def __init__(self) -> None:
+        self._mounts = (layout.root(), *layout.extra())
+        self._folders = (*layout.writable(), *layout.extra())
         self._free = self._space()
-        self._mark = _marks()
+        self._mark = self._marks()
 
-    @staticmethod
-    def _space() -> tuple[int, int]:
-        now = os.statvfs(layout.root())
-        return now.f_bfree, now.f_ffree
+    def _space(self) -> list[tuple[int, int]]:
+        free: list[tuple[int, int]] = []
+        for path in self._mounts:
+            now = os.statvfs(path)
+            free.append((now.f_bfree, now.f_ffree))
+        return free
+
+    def _marks(self) -> list[_Mark]:
+        # Times alone are not enough: before Linux 6.13 a change within one tick leaves none.
+        marks: list[_Mark] = []
+        for path in self._folders:
+            now = os.lstat(path)
+            kept = now.st_ino, now.st_mode, now.st_uid, now.st_gid, now.st_size, now.st_nlink
+            marks.append((*kept, now.st_mtime_ns, now.st_ctime_ns))
+        return marks
 
     def clean(self) -> bool:
         """Whether the next execution finds what the first one found; tidies up if need be."""
         try:
-            if self._space() == self._free and _marks() == self._mark:
+            if self._space() == self._free and self._marks() == self._mark:
                 return True
             return self._tidy()
         except OSError:
             return False
 
     def _tidy(self) -> bool:
+        before = self._mark
         left = _MOST
-        folders = layout.writable()
-        for path in reversed(folders):
-            names = _entries(path, left)
+        for path in reversed(self._folders):
+            names = self._entries(path, left)
             if names is None:
                 return False
             left -= len(names)
             for name in names:
-                if f"{path}/{name}" not in folders:
+                if f"{path}/{name}" not in self._folders:
                     os.unlink(f"{path}/{name}")
-        for path in reversed(folders[1:]):
+        remade = layout.writable()[1:]
+        for path in reversed(remade):
             os.rmdir(path)
-        for path in folders[1:]:
+        for path in remade:
             os.mkdir(path, 0o700)
         os.chdir(layout.work())
-        self._mark = _marks()
-        return self._space() == self._free and _root_unchanged(self._mark[0])
+        self._mark = self._marks()
+        return self._space() == self._free and self._same_mounts(before)
 
+    def _entries(self, path: str, most: int) -> list[str] | None:
+        """Names in a folder, or None if they are too many or one is a folder of the guest's."""
+        names: list[str] = []
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return None
+        with os.scandir(path) as listing:
+            for entry in listing:
+                own = entry.path in self._folders
+                if len(names) >= most or (not own and entry.is_dir(follow_symlinks=False)):
+                    return None
+                names.append(entry.name)
+        return names
 
-def _entries(path: str, most: int) -> list[str] | None:
-    """Names in a directory, or None if they are too many or one is a directory of the guest's."""
-    names: list[str] = []
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        return None
-    with os.scandir(path) as listing:
-        for entry in listing:
-            own = entry.path in layout.writable()
-            if len(names) >= most or (not own and entry.is_dir(follow_symlinks=False)):
-                return None
-            names.append(entry.name)
-    return names
-
-
-def _marks() -> tuple[tuple[int, ...], ...]:
-    marks: list[tuple[int, ...]] = []
-    for path in layout.writable():
-        now = os.lstat(path)
-        marks.append(
-            (
-                now.st_ino,
-                now.st_mode,
-                now.st_uid,
-                now.st_gid,
-                now.st_size,
-                now.st_nlink,
-                now.st_mtime_ns,
-                now.st_ctime_ns,
-            )
-        )
-    return tuple(marks)
-
-
-def _root_unchanged(mark: tuple[int, ...]) -> bool:
-    # The mount's own root cannot be remade; its mode and entries must be what they were.
-    return stat.S_IMODE(mark[1]) == 0o700 and mark[5] == 1 + len(layout.writable())
+    def _same_mounts(self, before: list[_Mark]) -> bool:
+        """A mount's own root cannot be remade: all but its times must be what it was."""
+        for path, old, new in zip(self._folders, before, self._mark, strict=True):
+            if path in self._mounts and old[:6] != new[:6]:
+                return False
+        return True

@@ -319,7 +319,8 @@ def dry_run(count: int) -> None:
     programs = (
         b"import sys\nclass A:\n    def f(self, x=1):\n        return [i * x for i in range(3)]\n"
         b"print(A().f(2), f'{1.5:.2f}', {1: 'a'}, file=sys.stdout)\n",
-        b"def f(n):\n    return n / 0\ntry:\n    f(1)\nexcept ZeroDivisionError as e:\n    raise KeyError(1) from e\n",
+        b"def f(n):\n    return n / 0\n"
+        b"try:\n    f(1)\nexcept ZeroDivisionError as e:\n    raise KeyError(1) from e\n",
         b"x = (\n",
         b"raise SystemExit(0)\n",
     )

@@ -5,6 +5,7 @@ The order of the steps is normative: each needs what a later one takes away.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -12,7 +13,7 @@ import struct
 from typing import Any, NamedTuple
 
 from . import filter as calls
-from . import landlock, mounts
+from . import landlock, layout, mounts
 from .syscalls import MACHINE, call
 
 USER, MOUNT, PID, NET = 0x10000000, 0x00020000, 0x20000000, 0x40000000
@@ -104,7 +105,8 @@ class Jail:
         _step("capset", _drop_capabilities)
         _step("no_new_privs", lambda: _prctl(_PR_NO_NEW_PRIVS, 1))
         _prctl(_PR_DUMPABLE, 0)
-        os.setsid()
+        with contextlib.suppress(OSError):  # a container makes its first process a leader
+            os.setsid()
 
     def _become(self, owner: int, inner: bool) -> None:
         _step("setgroups", lambda: os.setgroups([]))
@@ -170,6 +172,7 @@ class Jail:
             landlock.Rule("/proc", landlock.OPEN),
         ]
         rules += (landlock.Rule(f"/dev/{name}", landlock.OPEN) for name in mounts.DEVICES)
+        rules += (landlock.Rule(path, landlock.everything(version)) for path in layout.extra())
         if self.polling >= 0:
             rules.append(landlock.Rule(self.polling, landlock.READ))
         return rules

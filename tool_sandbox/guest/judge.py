@@ -9,7 +9,6 @@ import socket
 import sys
 import types
 import unittest
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, cast
 
@@ -44,9 +43,9 @@ def judge(payload: bytes) -> None:
     except BaseException as problem:
         board.whole(problem)
     else:
-        suite = _suite(space)
-        if suite:
-            board.run(suite)
+        kinds = _test_classes(space)
+        if kinds:
+            board.run([case for kind in kinds for case in _cases(kind) if not _skipped(case)])
         else:
             board.whole(None)
     board.end()
@@ -61,26 +60,21 @@ def _space(prelude: str) -> dict[str, Any]:
     return vars(module)
 
 
-def _suite(space: dict[str, Any]) -> list[unittest.TestCase]:
-    """Every test method of the test classes, less those its own decorator skips."""
-    loader = unittest.TestLoader()
-    cases: list[unittest.TestCase] = []
-    for kind in list(space.values()):
+def _test_classes(space: dict[str, Any]) -> list[type[unittest.TestCase]]:
+    """The test classes that the script itself defines."""
+    found: list[type[unittest.TestCase]] = []
+    for kind in space.values():
         if isinstance(kind, type) and issubclass(kind, unittest.TestCase) and _own(kind):
-            cases += _flat(loader.loadTestsFromTestCase(kind))
-    return [case for case in cases if not _skipped(case)]
+            found.append(kind)
+    return found
 
 
 def _own(kind: type) -> bool:
     return kind.__module__ == "tests"
 
 
-def _flat(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
-    for test in suite:
-        if isinstance(test, unittest.TestSuite):
-            yield from _flat(test)
-        else:
-            yield test
+def _cases(kind: type[unittest.TestCase]) -> list[unittest.TestCase]:
+    return [kind(name) for name in unittest.TestLoader().getTestCaseNames(kind)]
 
 
 def _skipped(case: unittest.TestCase) -> bool:

@@ -65,17 +65,6 @@ def restrict(rules: Sequence[Rule], version: int, *, signals: bool = True) -> No
         os.close(ruleset)
 
 
-def separate() -> None:
-    """Puts this process into a domain of its own: signals end there (from version 6)."""
-    if abi() < 6:
-        return
-    ruleset = call("landlock_create_ruleset", struct.pack("=QQQ", 0, 0, 3), 24, 0)
-    try:
-        call("landlock_restrict_self", ruleset, 0)
-    finally:
-        os.close(ruleset)
-
-
 def _add(ruleset: int, rule: Rule, handled: int) -> None:
     if isinstance(rule.path, int):
         descriptor = os.dup(rule.path)

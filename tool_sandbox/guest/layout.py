@@ -4,12 +4,18 @@ from __future__ import annotations
 
 _JAIL = "/mnt"
 _root = _JAIL
+_extra: tuple[str, ...] = ()
 
 
-def settle(root: str) -> None:
-    """Says where they are, for a worker without a root file system of its own."""
-    global _root
-    _root = root
+def settle(root: str, extra: tuple[str, ...] = ()) -> None:
+    """Says where they are, for a worker that did not build its root file system itself.
+
+    Args:
+        root: The folder of all of them.
+        extra: Further writable mounts that somebody else put there.
+    """
+    global _root, _extra
+    _root, _extra = root, extra
 
 
 def jailed() -> bool:
@@ -32,6 +38,11 @@ def temporary() -> str:
     return f"{_root}/.tmp"
 
 
+def extra() -> tuple[str, ...]:
+    """Further writable mounts."""
+    return _extra
+
+
 def writable() -> tuple[str, ...]:
-    """All of them, the root first."""
+    """All of our own, the root first."""
     return _root, work(), temporary(), f"{_root}/.shm"

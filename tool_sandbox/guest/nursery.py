@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 from .. import wire
 from . import birth, execution
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> NoReturn:
     hello = {
         "failed": failed,
         "threads": threads(),
-        "culprit": _culprit,
+        "culprit": culprit(),
         "prefixes": [list(p) for p in places],
         "version": sys.version_info[:3],
     }
@@ -59,12 +59,16 @@ def main(arguments: list[str]) -> NoReturn:
             os.close(fd)
 
 
-_culprit = ""
+_found = {"culprit": ""}  # the preloaded module that started a thread
+
+
+def culprit() -> str:
+    """The preloaded module that started a thread, or nothing."""
+    return _found["culprit"]
 
 
 def warm(preload: list[str], site: bool) -> dict[str, str]:
     """Imports, dry runs, and a heap at rest; the modules that could not be imported."""
-    global _culprit
     if site:
         sys.path += site_folders()
     failed: dict[str, str] = {}
@@ -74,8 +78,8 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
             import_module(name)
         except Exception as problem:
             failed[name] = f"{type(problem).__name__}: {problem}"
-        if not _culprit and threads() > before:
-            _culprit = name
+        if not culprit() and threads() > before:
+            _found["culprit"] = name
     sys.excepthook = execution.hook
     for name in _LAZY:  # a cell cannot read our files any more
         import_module(f".{name}", __package__)
@@ -140,4 +144,4 @@ def move(places: list[Prefix]) -> None:
     for module in list(sys.modules.values()):
         folders: Any = getattr(module, "__path__", None)
         if isinstance(folders, list):
-            folders[:] = [there(str(folder)) for folder in folders]
+            module.__path__ = [there(str(path)) for path in cast("list[object]", folders)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import select
@@ -254,10 +255,8 @@ class Server:
 
     def _reset_peak(self) -> None:
         if self.setting.peak >= 0:
-            try:
+            with contextlib.suppress(OSError):  # an older kernel keeps the mark of all calls
                 os.pwrite(self.setting.peak, b"0", 0)
-            except OSError:
-                pass  # an older kernel keeps the mark of all calls
 
     def _peak(self, resident: int) -> int:
         if self.setting.peak < 0:

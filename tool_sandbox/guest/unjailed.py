@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from . import clean, landlock, layout
 from .jail import Jail, JailError
@@ -95,6 +96,13 @@ def rules(jail: Jail, version: int) -> list[landlock.Rule]:
     return found
 
 
-def again() -> None:
-    """A domain of its own for each execution: a scope does not separate equals."""
-    landlock.separate()
+class Again:
+    """A domain of its own for each execution: a scope does not separate equals, nor hide /proc."""
+
+    def __init__(self, rules: Sequence[landlock.Rule], version: int) -> None:
+        self._rules = rules
+        self._version = version
+
+    def __call__(self) -> None:
+        """Restricts the calling process once more."""
+        landlock.restrict(self._rules, self._version)

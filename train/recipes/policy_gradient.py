@@ -17,7 +17,12 @@ from ..recipe import Loss, Targets, Weights
 from ..schedules import Linear
 from ..settings import Config
 
-GROUP_KINDS = {"rloo": "rloo", "grpo": "grpo", "ppo": "mean", "reinforce": "mean"}
+GROUP_KINDS: dict[str, losses.Baseline] = {
+    "rloo": "rloo",
+    "grpo": "grpo",
+    "ppo": "mean",
+    "reinforce": "mean",
+}
 
 
 class PolicyGradient:
@@ -101,9 +106,7 @@ class PolicyGradient:
         rate: dict[str, Any] = {"gamma": algo.gamma, "lam": algo.lam}
         match algo.estimator:
             case "segment":
-                out = levels.segment_gae(
-                    rewards, own, ahead, *flags, ids, **rate, action_mask=mask
-                )
+                out = levels.segment_gae(rewards, own, ahead, *flags, ids, **rate, action_mask=mask)
                 return out.advantages, out.value_targets, out.value_mask
             case "two_pass":
                 gammas = {"token": 1.0, "segment": algo.gamma}
@@ -147,7 +150,7 @@ class PolicyGradient:
                 return torch.zeros_like(batch.turn_id)
 
     def _boundaries(self, batch: Batch) -> levels.Schedule:
-        """gamma and lam at the ends of units of ``unit`` and above; 1 inside."""
+        """Gamma and lam at the ends of units of ``unit`` and above; 1 inside."""
         order = ("token", "tool", "turn", "plan")
         first = {"call": "tool", "turn": "turn", "episode": "plan"}[self.algo.unit]
         outer = order[order.index(first) :]

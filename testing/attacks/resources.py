@@ -1,0 +1,254 @@
+"""Attacks on memory, files, processes and descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...tool_sandbox import MiB, Result
+from .attack import QUICK, Attack, program
+
+_ENDED = ("timeout", "memory", "killed", "cpu", "output", "error", "ok")
+_MEMORY = ("memory",)
+_TIGHT = replace(QUICK, wall=10.0, memory=64 * MiB)
+
+
+def _case(name: str, code: str, **more: object) -> Attack:
+    return program("resources", name, code, harms=True, **more)  # type: ignore[arg-type]
+
+
+def _flooded(result: Result) -> str:
+    if result.stdout_bytes + result.stderr_bytes < QUICK.output_stop:
+        return "the flood was not counted"
+    kept = len(result.stdout.encode()) + len(result.stderr.encode())
+    return "" if kept <= 2 * QUICK.output else "more than the cap was kept"
+
+
+ATTACKS: tuple[Attack, ...] = (
+    _case(
+        "fork bomb",
+        "while True:\n    try: os.fork()\n    except OSError: pass\n",
+        wants=("timeout", "memory", "killed", "cpu"),
+    ),
+    _case(
+        "program bomb",
+        "b() { b | b & }; b; sleep 100",
+        language="shell",
+        wants=("timeout", "memory", "killed", "cpu", "error", "ok"),
+    ),
+    _case(
+        "thread bomb",
+        r"""
+import threading, time
+count = 0
+try:
+    for _ in range(10_000):
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        count += 1
+except (RuntimeError, MemoryError):
+    pass
+if count > 40: broken(f"{count} threads")
+os._exit(0)
+""",
+    ),
+    _case(
+        "private memory",
+        "held = []\nwhile True: held.append(bytearray(1 << 20))\n",
+        wants=_MEMORY,
+        limits=_TIGHT,
+    ),
+    _case(
+        "memory of many processes",
+        r"""
+import time
+for _ in range(6):
+    if not os.fork():
+        held = bytearray(32 << 20)
+        for k in range(0, len(held), 4096): held[k] = 1
+        time.sleep(60)
+time.sleep(60)
+""",
+        wants=_MEMORY,
+        limits=_TIGHT,
+    ),
+    _case(
+        "shared anonymous memory",
+        r"""
+import mmap, time
+held = []
+for _ in range(64):
+    try: area = mmap.mmap(-1, 8 << 20)
+    except (OSError, MemoryError): raise MemoryError
+    for k in range(0, 8 << 20, 4096): area[k] = 1
+    held.append(area)
+time.sleep(60)
+""",
+        wants=_MEMORY,
+        limits=_TIGHT,
+    ),
+    _case(
+        "memfd",
+        r"""
+try: fd = os.memfd_create("x")
+except OSError: print("refused"); raise SystemExit
+total = 0
+try:
+    for _ in range(256): total += os.write(fd, bytes(1 << 20))
+except OSError: pass
+if total > 100 << 20: broken(f"{total} bytes in a memfd")
+""",
+        wants=("ok", "memory"),
+        limits=_TIGHT,
+    ),
+    _case(
+        "full pipes",
+        r"""
+import fcntl
+held, total = [], 0
+try:
+    while True:
+        read, write = os.pipe()
+        held += [read, write]
+        os.set_blocking(write, False)
+        try: fcntl.fcntl(write, 1031, 1 << 20)
+        except OSError: pass
+        try:
+            while True: total += os.write(write, bytes(65536))
+        except BlockingIOError: pass
+except OSError: pass
+if total > 64 << 20: broken(f"{total} bytes in pipes")
+""",
+        wants=("ok", "memory"),
+        limits=_TIGHT,
+    ),
+    _case(
+        "decompression bomb",
+        r"""
+import zlib
+packer = zlib.compressobj(9)
+small = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
+zlib.decompress(small)
+""",
+        wants=_MEMORY,
+        limits=_TIGHT,
+    ),
+    _case("endless device", "open('/dev/zero', 'rb').read()", wants=_MEMORY, limits=_TIGHT),
+    _case(
+        "shm exhaustion",
+        r"""
+total = 0
+try:
+    for n in range(64):
+        with open(f"/dev/shm/{n}", "wb", buffering=0) as file:
+            for _ in range(4): total += file.write(bytes(1 << 20))
+except OSError: pass
+if total > 10 << 20: broken(f"{total} bytes in /dev/shm")
+""",
+        wants=("ok", "memory"),
+    ),
+    _case(
+        "disk exhaustion",
+        r"""
+total = 0
+try:
+    for n in range(64):
+        with open(str(n), "wb", buffering=0) as file:
+            for _ in range(4): total += file.write(bytes(1 << 20))
+except OSError: pass
+if total > 10 << 20: broken(f"{total} bytes in files")
+""",
+        wants=("ok", "memory"),
+        after="if os.listdir('.'): broken('files are left')",
+    ),
+    _case(
+        "inode exhaustion",
+        r"""
+count = 0
+try:
+    while count < 100_000:
+        os.close(os.open(f"f{count}", os.O_CREAT | os.O_WRONLY)); count += 1
+except OSError: pass
+if count > 300: broken(f"{count} files")
+""",
+    ),
+    _case(
+        "very deep directories",
+        r"""
+depth = 0
+try:
+    while depth < 5000:
+        os.mkdir("d"); os.chdir("d"); depth += 1
+except OSError: pass
+print(depth)
+""",
+        after="if os.listdir('.'): broken('directories are left')",
+    ),
+    program(
+        "resources",
+        "descriptors",
+        r"""
+held = []
+try:
+    while len(held) < 100_000: held.append(os.open("/dev/null", os.O_RDONLY))
+except OSError as problem:
+    if problem.errno != errno.EMFILE: broken(str(problem))
+if len(held) > 64: broken(f"{len(held)} descriptors")
+""",
+    ),
+    program(
+        "resources",
+        "sparse file",
+        r"""
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with open("sparse", "wb") as file:
+    refused("a file of 1 TB", lambda: os.truncate(file.fileno(), 1 << 40), errno.EFBIG)
+""",
+    ),
+    program(
+        "resources",
+        "inotify",
+        r"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+count = 0
+while count < 100_000 and libc.inotify_init1(0) >= 0: count += 1
+if count > 64: broken(f"{count} inotify instances")
+""",
+    ),
+    program(
+        "resources",
+        "pending signals and timers",
+        r"""
+import resource
+if resource.getrlimit(resource.RLIMIT_SIGPENDING)[1] not in range(0, 257): broken("signals")
+if resource.getrlimit(resource.RLIMIT_MSGQUEUE)[1] != 0: broken("message queues")
+if resource.getrlimit(resource.RLIMIT_CORE)[1] != 0: broken("core files")
+""".replace("RLIMIT_SIGPENDING", "RLIMIT_SIGPENDING"),
+    ),
+    program(
+        "resources",
+        "zombies",
+        "for _ in range(8):\n    if not os.fork(): os._exit(0)\n",
+    ),
+    _case(
+        "stdout flood",
+        "while True: os.write(1, bytes(65536))",
+        wants=("output",),
+        check=_flooded,
+        limits=replace(QUICK, wall=20.0),
+    ),
+    _case(
+        "stderr flood",
+        "while True: os.write(2, bytes(65536))",
+        wants=("output",),
+        check=_flooded,
+        limits=replace(QUICK, wall=20.0),
+    ),
+    _case(
+        "flood of many processes",
+        "for _ in range(3): os.fork()\nwhile True: os.write(1, bytes(65536))",
+        wants=("output",),
+        check=_flooded,
+        limits=replace(QUICK, wall=20.0),
+    ),
+)

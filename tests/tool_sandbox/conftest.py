@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from palaestra.tool_sandbox import Limits, MiB, Sandbox
+from palaestra.tool_sandbox.cell import StartFailed
+from palaestra.tool_sandbox.embedded import Embedded
+
+PRELOAD = ("json", "math", "random", "re")
+
+
+@pytest.fixture(scope="session")
+def cells() -> Iterator[Sandbox]:
+    """One embedded sandbox for all tests that leave it as they found it."""
+    if sys.platform != "linux":
+        pytest.skip("the embedded backend needs Linux")
+    backend = Embedded(None, PRELOAD, ())
+    try:
+        cell = backend.begin(Limits())
+        cell.wait_ready()
+        cell.close()
+    except StartFailed as problem:
+        pytest.skip(f"this machine cannot isolate: {problem}")
+    finally:
+        backend.close()
+    with Sandbox("cell", workers=2, limits=Limits(memory=256 * MiB), preload=PRELOAD) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def marked() -> Iterator[str]:
+    """A word no other process has in its command line; nobody may carry it afterwards."""
+    word = f"palaestra_mark_{os.getpid()}_{os.urandom(4).hex()}"
+    yield word
+    assert not carriers(word), "a process of the guest is left"
+
+
+def carriers(word: str) -> list[int]:
+    """Processes whose command line holds a word."""
+    found: list[int] = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if word.encode() in file.read():
+                        found.append(int(name))
+            except OSError:
+                continue
+    return found

@@ -1,0 +1,492 @@
+"""`Script`: the tests run in another cell than the candidate, and only they decide."""
+
+import threading
+import time
+import warnings
+
+import pytest
+from palaestra.tool_sandbox import BadRequest, Limits, Sandbox, Script, values
+from palaestra.tool_sandbox.script import free_names
+
+TWICE = "def f(x): return x + x"
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox("cell", limits=Limits(wall=3.0), workers=1) as found:
+        yield found
+
+
+def outcome(report):
+    return [verdict.outcome for verdict in report.verdicts]
+
+
+def passes(sandbox, candidate, source, **more):
+    return sandbox.grade(candidate, Script(source, **more)).passed
+
+
+# --- what tests may say --------------------------------------------------------------------------
+
+
+def test_asserts_decide(sandbox):
+    assert passes(sandbox, TWICE, "assert f(2) == 4\nassert f('a') == 'aa'")
+    report = sandbox.grade(TWICE, Script("assert f(2) == 4\nassert f(3) == 5"))
+    assert outcome(report) == ["wrong"]
+    assert report.verdicts[0].detail == "an assertion of the tests failed (line 2 of the tests)"
+    assert report.score == 0.0
+    assert report.integrity == "separate"
+
+
+def test_a_check_function_gets_the_candidate_and_the_prelude_helps(sandbox):
+    prompt = "def helper(x): return x + 1\ndef f(x):\n    '''Doubles.'''\n"
+    source = "def check(candidate):\n    assert candidate(helper(1)) == 4\n    assert f(1) == 2\n"
+    candidate = prompt + "    return x + x\n"
+    assert passes(sandbox, candidate, source, prelude=prompt, call="f")
+    assert not passes(sandbox, prompt + "    return x", source, prelude=prompt, call="f")
+
+
+def test_a_standard_module_that_the_candidate_imported_is_the_judges_own(sandbox):
+    candidate = "import math, sys\nmath.isclose = lambda *a: True\ndef f(x): return 5.0"
+    assert not passes(sandbox, candidate, "assert math.isclose(f(1), 4.0)")
+    assert passes(sandbox, candidate, "assert math.isclose(f(1), 5.0)")
+
+
+CASES = """
+import unittest
+from accounts import Account, AccountError, double, LIMIT
+
+class AccountTest(unittest.TestCase):
+    def setUp(self):
+        self.account = Account(10)
+
+    def test_balance(self):
+        self.account.deposit(5)
+        self.assertEqual(self.account.balance, 15)
+
+    def test_refusal(self):
+        with self.assertRaises(AccountError) as caught:
+            self.account.deposit(-1)
+        self.assertEqual(caught.exception.args[0], "no negative sums")
+
+    def test_builtin_refusal(self):
+        with self.assertRaisesRegex(ValueError, "not a number"):
+            double("x")
+
+    def test_constant(self):
+        self.assertEqual(LIMIT, 100)
+
+    def test_sub(self):
+        for n in range(3):
+            with self.subTest(n=n):
+                self.assertEqual(double(n), 2 * n)
+
+    @unittest.skip("for later")
+    def test_skipped(self):
+        self.fail()
+"""
+ACCOUNTS = """
+LIMIT = 100
+class AccountError(Exception): pass
+class Account:
+    def __init__(self, balance): self.balance = balance
+    def deposit(self, n):
+        if n < 0: raise AccountError("no negative sums")
+        self.balance += n
+def double(n):
+    if isinstance(n, str): raise ValueError("not a number")
+    return 2 * n
+"""
+
+
+def test_each_test_method_has_its_verdict(sandbox):
+    report = sandbox.grade(ACCOUNTS, Script(CASES, module="accounts"))
+    assert report.passed
+    assert sorted(verdict.name for verdict in report.verdicts) == [
+        "AccountTest.test_balance",
+        "AccountTest.test_builtin_refusal",
+        "AccountTest.test_constant",
+        "AccountTest.test_refusal",
+        "AccountTest.test_sub",
+    ]
+    worse = ACCOUNTS.replace("LIMIT = 100", "LIMIT = 99").replace("2 * n", "3 * n")
+    report = sandbox.grade(worse, Script(CASES, module="accounts"))
+    assert report.score == pytest.approx(3 / 5)
+    assert {v.name: v.outcome for v in report.verdicts}["AccountTest.test_constant"] == "wrong"
+
+
+def test_a_file_in_which_nothing_ran_has_not_passed(sandbox):
+    nothing = "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n"
+    report = sandbox.grade(TWICE, Script(nothing + "    def test_a(self): pass\n"))
+    assert not report.passed
+    assert report.verdicts == ()
+
+
+def test_a_test_that_skips_itself_while_it_runs_has_not_passed(sandbox):
+    source = (
+        "import unittest, solution\nclass T(unittest.TestCase):\n    def test_a(self):\n"
+        "        if not hasattr(solution, 'g'): self.skipTest('none')\n        solution.g()\n"
+    )
+    assert not passes(sandbox, TWICE, source)
+
+
+def test_arguments_changed_in_place_come_back(sandbox):
+    candidate = (
+        "def f(items, table):\n    items.append(9)\n    items[0][0] = 'new'\n    table['k'] = 1\n"
+    )
+    source = (
+        "inner = [0]\nitems, table = [inner, 1], {}\nf(items, table)\n"
+        "assert items == [['new'], 1, 9] and table == {'k': 1}\n"
+        "same = [inner, 1]\nf2 = f\nitems = [inner]\n"
+    )
+    assert passes(sandbox, candidate, source)
+    assert passes(
+        sandbox,
+        "def f(items): items[0].append(1)",
+        "inner = []\nouter = [inner]\nf(outer)\nassert inner == [1]",
+    )
+
+
+def test_objects_of_the_candidate_are_used_through_handles(sandbox):
+    candidate = """
+class Node:
+    def __init__(self, value, below=None): self.value, self.below = value, below
+    def __add__(self, other): return Node(self.value + getattr(other, "value", other))
+    def __radd__(self, other): return self + other
+    def __eq__(self, other): return isinstance(other, Node) and self.value == other.value
+    def __lt__(self, other): return self.value < other.value
+    def __len__(self): return self.value
+    def __getitem__(self, k): return list(range(self.value))[k]
+    def __setitem__(self, k, v): self.value = v
+    def __contains__(self, x): return x < self.value
+    def __iter__(self): return iter(range(self.value))
+    def __str__(self): return f"node {self.value}"
+    def __enter__(self): return self
+    def __exit__(self, *a): self.value = 0
+def depth(node): return 0 if node is None else 1 + depth(node.below)
+"""
+    source = """
+a, b = Node(1), Node(2, Node(3))
+assert depth(b) == 2
+assert b.below.value == 3
+b.below = None
+assert depth(b) == 1
+assert a + a == b and a + 1 == b and 1 + a == b and a != b
+assert a < b and sorted([b, a])[0] == a
+assert len(b) == 2 and b[1] == 1 and b[0:2] == [0, 1] and list(b) == [0, 1] and 1 in b
+assert str(b) == 'node 2' and isinstance(b, Node) and not isinstance(3, Node)
+assert b.below is None and hash(a) == hash(a) and {a: 1}[a] == 1
+with b as c:
+    assert c is b
+assert b.value == 0
+b[0] = 7
+assert b.value == 7
+assert type(a) is type(b)
+"""
+    report = sandbox.grade(candidate, Script(source))
+    assert report.passed, report
+    assert "candidate's word" in report.verdicts[0].detail
+
+
+def test_generators_are_walked_over_the_wire(sandbox):
+    candidate = "def f(n):\n    for k in range(n): yield k\n    raise KeyError('end')"
+    source = (
+        "walk = f(2)\nassert next(walk) == 0\nassert next(walk) == 1\n"
+        "try:\n    next(walk)\nexcept KeyError as e:\n    assert e.args == ('end',)\n"
+        "else:\n    assert False\nassert list(f(0)) == [] if False else True\n"
+    )
+    assert passes(sandbox, candidate, source)
+    assert passes(sandbox, "def f(n): yield from range(n)", "assert list(f(3)) == [0, 1, 2]")
+
+
+def test_helpers_before_the_candidate_are_named(sandbox):
+    node = "class Node:\n    def __init__(self, v, n=None): self.v, self.n = v, n\n"
+    candidate = node + "def f(a):\n    return a.v if a.n is None else f(a.n)"
+    assert passes(sandbox, candidate, "assert f(Node(1, Node(2))) == 2", names=("Node", "f"))
+
+
+def test_star_imports_and_module_imports_work(sandbox):
+    assert passes(sandbox, TWICE, "from solution import *\nassert f(1) == 2")
+    assert passes(sandbox, TWICE, "import solution as s\nassert s.f(1) == 2")
+
+
+# --- what cannot be said -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "assert f(lambda: 1) == 2",
+        "try:\n    f(lambda: 1)\nexcept Exception:\n    pass",
+        "import solution\nsolution.f = 3",
+        "class Mine(A): pass",
+        "import copy\ncopy.deepcopy(A())",
+        "f(object())",
+        "f([print])",
+    ],
+)
+def test_what_no_wire_carries_is_malformed(sandbox, source):
+    candidate = TWICE + "\nclass A: pass"
+    report = sandbox.grade(candidate, Script(source, names=("f", "A")))
+    assert outcome(report) == ["malformed"]
+    assert not report.passed
+
+
+def test_a_script_that_does_not_parse_is_refused(sandbox):
+    with pytest.raises(BadRequest, match="source does not parse"):
+        sandbox.grade(TWICE, Script("assert ("))
+    with pytest.raises(BadRequest, match="prelude does not parse"):
+        sandbox.grade(TWICE, Script("assert 1", prelude="def ("))
+
+
+def test_a_shared_script_works_says_so_and_warns_once(sandbox):
+    from palaestra.tool_sandbox import script
+
+    script._warned.clear()
+    tests = Script("assert f(lambda: 1)() == 1", share=True)
+    with pytest.warns(UserWarning, match="own process"):
+        report = sandbox.grade("def f(g): return g", tests)
+    assert report.passed
+    assert report.integrity == "shared"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not sandbox.grade("def f(g): return 1", tests).passed
+
+
+def test_shared_rows_forged_by_the_candidate_raise_nothing(sandbox):
+    from palaestra.tool_sandbox import script
+
+    script._warned.add("share")
+    forge = (
+        "import sys\nframe = sys._getframe()\nwhile 'nonce' not in frame.f_locals:\n"
+        "    frame = frame.f_back\nboard = frame.f_locals['board']\n"
+        "rows = ('row', -1, 'pass', ''), ('row', 0, 7, 7), ('plan', 3), (3,), ('end', 'x')\n"
+        "for row in rows:\n"
+        "    board._put(*row)\nimport os\nos._exit(0)"
+    )
+    assert not sandbox.grade(forge, Script("assert f(1) == 2", share=True)).passed
+
+
+# --- candidates that cheat -----------------------------------------------------------------------
+
+SLY = """
+class Sly:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __lt__(self, other): return True
+    __le__ = __gt__ = __ge__ = __contains__ = __lt__
+    def __hash__(self): return hash(4)
+    def __bool__(self): return True
+    def __len__(self): return 0
+    def __sub__(self, other): return 0.0
+    __rsub__ = __mod__ = __rmod__ = __xor__ = __and__ = __mul__ = __sub__
+    def __abs__(self): return 0.0
+    def __iter__(self): return iter([])
+    @property
+    def __class__(self): return int
+"""
+CHEATS = {
+    "always equal": (SLY + "def f(x): return Sly()", "assert f(2) == 4"),
+    "always equal, reversed": (SLY + "def f(x): return Sly()", "assert 4 == f(2)"),
+    "never unequal": (SLY + "def f(x): return Sly()", "assert not f(2) != 4"),
+    "in a list": (SLY + "def f(x): return [Sly()]", "assert f(2) == [4]"),
+    "member of a list": (SLY + "def f(x): return Sly()", "assert f(2) in [1, 4]"),
+    "holds everything": (SLY + "def f(x): return Sly()", "assert 4 in f(2)"),
+    "close to everything": (SLY + "def f(x): return Sly()", "assert abs(f(2) - 4) < 1e-6"),
+    "close from the other side": (SLY + "def f(x): return Sly()", "assert abs(4 - f(2)) < 1e-6"),
+    "below everything": (SLY + "def f(x): return Sly()", "assert f(2) < 4"),
+    "between": (SLY + "def f(x): return Sly()", "assert 3 < f(2) < 5"),
+    "a false class": (SLY + "def f(x): return Sly()", "assert isinstance(f(2), int)"),
+    "a false key": (SLY + "def f(x): return Sly()", "assert {4: True}[f(2)]"),
+    "exit while loading": ("raise SystemExit(0)", "assert f(2) == 4"),
+    "os._exit while loading": ("import os\nos._exit(0)", "assert f(2) == 4"),
+    "exit in the function": ("def f(x): raise SystemExit(0)", "assert f(2) == 4"),
+    "os._exit in the function": ("import os\ndef f(x): os._exit(0)", "assert f(2) == 4"),
+    "interrupt": ("def f(x): raise KeyboardInterrupt", "assert f(2) == 4"),
+    "generator exit": ("def f(x): raise GeneratorExit", "assert f(2) == 4"),
+    "stop iteration": ("def f(x): raise StopIteration", "assert f(2) == 4"),
+    "skip": (
+        "import unittest\ndef f(x): raise unittest.SkipTest('later')",
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_f(self): self.assertEqual(f(2), 4)",
+    ),
+    "interrupted cases": (
+        "def f(x): raise KeyboardInterrupt",
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_f(self): self.assertEqual(f(2), 4)\n"
+        "    def test_g(self): pass",
+    ),
+    "patched tools": (
+        "import builtins, unittest\nbuiltins.isinstance = builtins.all = lambda *a: True\n"
+        "unittest.TestCase.assertEqual = lambda *a: None\n"
+        "unittest.TestCase.run = lambda *a: None\ndef f(x): return 0",
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_f(self): self.assertEqual(f(2), 4)",
+    ),
+    "rows on descriptor 5": (
+        "import os, struct\nos.write(5, struct.pack('<I', 1) + b'T')\ndef f(x): return 0",
+        "assert f(2) == 4",
+    ),
+    "noise on the socket": (
+        "import os\nos.write(6, bytes(1000))\ndef f(x): return 0",
+        "assert f(2) == 4",
+    ),
+    "a flood on the socket": (
+        "import socket\ns = socket.socket(fileno=6)\nwhile True: s.sendall(bytes(1 << 16))",
+        "assert f(2) == 4",
+    ),
+    "a frame without end": (
+        "import os, time\nos.write(6, b'\\xff\\xff\\xff\\x00' * 2)\ntime.sleep(60)",
+        "assert f(2) == 4",
+    ),
+    "source scan": (
+        "import gc, os, glob\ndef f(x):\n"
+        "    for path in glob.glob('/proc/*/cmdline') + glob.glob('/mnt/**', recursive=True):\n"
+        "        try: text = open(path, 'rb').read()\n"
+        "        except OSError: continue\n"
+        "        if b'assert f(2)' in text: return 4\n"
+        "    for thing in gc.get_objects():\n"
+        "        if isinstance(thing, str) and 'assert f(2)' in thing: return 4\n    return 0",
+        "assert f(2) == 4",
+    ),
+    "a handle of another's number": (
+        "import sys\ntalk = next(m for n, m in sys.modules.items() if n.endswith('guest.talk'))\n"
+        "def f(x): return 0\n",
+        "assert f(2) == 4",
+    ),
+    "nothing": ("", "assert f(2) == 4"),
+    "no code": ("def f(:", "assert f(2) == 4"),
+}
+
+
+@pytest.mark.parametrize(("code", "source"), CHEATS.values(), ids=CHEATS)
+def test_a_cheating_candidate_fails(sandbox, code, source):
+    report = sandbox.grade(code, Script(source), limits=Limits(wall=0.7))
+    assert not report.passed
+    assert report.score < 1.0
+    after = sandbox.grade(TWICE, Script("assert f(2) == 4"))
+    assert after.passed  # nothing of one grading reaches the next
+
+
+def test_no_detail_quotes_the_tests(sandbox):
+    source = "secret = 'TREASURE'\nassert f(2) == secret, secret\n"
+    for code in (TWICE, "def f(x): raise ValueError(1)", "def f(x): return None", "import os"):
+        report = sandbox.grade(code, Script(source))
+        assert "TREASURE" not in repr(report)
+
+
+def test_a_candidates_exit_ends_the_grading_at_once(sandbox):
+    source = "assert f(1) == 2\nassert f(2) == 4\nassert f(3) == 6\n"
+    code = "import os\ndef f(x):\n    if x == 2: os._exit(0)\n    return 2 * x"
+    sandbox.grade(TWICE, Script(source))
+    before = time.monotonic()
+    report = sandbox.grade(code, Script(source), limits=Limits(wall=60.0))
+    assert time.monotonic() - before < 30  # it does not wait for its wall
+    assert outcome(report) == ["missing"]
+
+
+def test_a_hang_keeps_the_rows_before_it(sandbox):
+    source = (
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_a(self): self.assertEqual(f(1), 2)\n"
+        "    def test_b(self): self.assertEqual(f(2), 4)\n"
+        "    def test_c(self): self.assertEqual(f(3), 6)\n"
+    )
+    code = "def f(x):\n    while x == 2: pass\n    return 2 * x"
+    report = sandbox.grade(code, Script(source), limits=Limits(wall=0.5))
+    assert outcome(report) == ["pass", "timeout", "timeout"]
+    assert report.score == pytest.approx(1 / 3)
+
+
+def test_a_judge_that_fails_by_itself_is_counted(sandbox):
+    before = sandbox.stats.judge_failed
+    for source in ("import os\nos._exit(0)", "while True: pass"):
+        report = sandbox.grade(TWICE, Script(source), limits=Limits(wall=0.4))
+        assert not report.passed
+    assert sandbox.stats.judge_failed == before + 2
+
+
+def test_a_hang_of_the_candidate_is_not_the_judges_failure(sandbox):
+    before = sandbox.stats.judge_failed
+    report = sandbox.grade(
+        "import time\ndef f(x): time.sleep(60)", Script("f(1)"), limits=Limits(wall=0.4)
+    )
+    assert outcome(report) == ["timeout"]
+    assert sandbox.stats.judge_failed == before
+
+
+@pytest.mark.slow
+def test_questions_are_bounded(sandbox):
+    source = "for _ in range(100_001): f(1)"
+    report = sandbox.grade(TWICE, Script(source), limits=Limits(wall=60.0))
+    assert outcome(report) == ["malformed"]
+    assert "100000" in report.verdicts[0].detail
+
+
+def test_as_many_threads_as_workers_grade_by_script():
+    reports = []
+    with Sandbox("cell", workers=2) as sandbox:
+
+        def work():
+            for _ in range(5):
+                reports.append(sandbox.grade(TWICE, Script("assert f(2) == 4")))
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(reports) == 20
+    assert all(report.passed for report in reports)
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "prelude", "names"),
+    [
+        ("assert f(1) == g(2)", "", ("f", "g")),
+        ("assert f(1) == g(2)", "def g(x): pass", ("f",)),
+        ("x = 1\nassert f(x) == len([x])", "", ("f",)),
+        ("def check(c):\n    y = 1\n    assert c(y) == other(y)", "", ("other",)),
+        ("class T:\n    def t(self):\n        return f(self, __name__)", "", ("f",)),
+        ("def t():\n    global z\n    z = f()\nassert z", "", ("f",)),
+        ("assert [f(i) for i in range(3)] == [j for j in g()]", "", ("f", "g")),
+        ("from solution import f\nassert f(1)", "", ()),
+        ("try:\n    f()\nexcept Error as e:\n    assert e.args", "", ("Error", "f")),
+        ("assert (lambda q: f(q))(1)", "", ("f",)),
+    ],
+)
+def test_free_names_are_what_nobody_else_defines(source, prelude, names):
+    assert free_names(source, prelude) == names
+
+
+def test_hostile_answers_end_a_question_with_one_error():
+    import socket
+
+    from palaestra.tool_sandbox.guest import proxies, talk
+
+    shapes = [
+        (1,),
+        (1, talk.PLAIN),
+        (1, talk.PLAIN, 1, 2),
+        (1, talk.PLAIN, 1, {}, 3),
+        (2, talk.PLAIN, 1, {}),
+        (1, talk.RAISED),
+        (1, talk.RAISED, (), "", ()),
+        (1, talk.RAISED, ("X",) * 50, "", ()),
+        (1, talk.RAISED, ("int",), "", ()),
+        (1, talk.RAISED, ("ExceptionGroup",), "", ()),
+        (1, talk.REFUSED, 5),
+        (1, 99, 1, 1),
+        "text",
+        (),
+    ]
+    for shape in shapes:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            body = values.encode(shape)
+            theirs.sendall(len(body).to_bytes(4, "little") + body)
+            link = proxies.Link(ours)
+            with pytest.raises((talk.Gone, proxies.Inexpressible, Exception)):
+                link.ask(link.root(), "get", "x")

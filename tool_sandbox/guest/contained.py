@@ -1,0 +1,75 @@
+"""The same guest as the first process of a hardened container."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import NoReturn
+
+from .. import wire
+from . import birth, execution, layout, selftest, serve
+from .jail import Jail, JailError, Plan
+
+_SHARED = "/dev/shm"
+_OOM = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
+
+
+def main(path: str) -> NoReturn:
+    """Connects, locks itself up further than the engine did, and serves.
+
+    Args:
+        path: Of the host's unix socket.
+    """
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.connect(path)
+    frame = wire.read_frame(control)
+    data, _ = wire.unpack_json(frame.body)
+    try:
+        server = _prepare(control, data, frame.id)
+    except BaseException as problem:
+        birth.fail(control, frame.id, problem)
+    server.loop()
+
+
+def _prepare(control: socket.socket, data: dict[str, object], request_id: int) -> serve.Server:
+    from . import nursery
+
+    preload = data["preload"]
+    assert isinstance(preload, list)
+    failed = nursery.warm([str(name) for name in preload], bool(data.get("site")))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if nursery.threads() != 1:
+        raise JailError("preload", f"module {nursery.culprit()!r} starts threads; leave it out")
+    serve.reset_signals()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+    jail = Jail(Plan.load({**data, "prefixes": [], "readable": [], "mode": "contained"}))
+    layout.settle(layout.root(), (_SHARED,) if os.access(_SHARED, os.W_OK) else ())
+    for folder in layout.writable()[1:]:
+        os.makedirs(folder, 0o700, exist_ok=True)
+    os.chdir(layout.work())
+    oom = _open_first(_OOM)
+    prefix = sys.base_prefix
+    os.environ.clear()
+    os.environ.update(execution.environment(prefix))
+    jail.layers.append("container")
+    jail.identity()
+    jail.limits()
+    jail.rules()
+    selftest.check(jail)
+    setting = serve.Setting(control, prefix=prefix, memory=jail.plan.memory, oom=oom, group=True)
+    server = serve.Server(setting)
+    ready = {"layers": jail.layers, "missing": jail.missing, "level": "full", "failed": failed}
+    control.sendall(wire.pack(wire.READY, request_id, wire.pack_json(ready)))
+    return server
+
+
+def _open_first(paths: tuple[str, ...]) -> int:
+    for path in paths:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            continue
+    return -1
