@@ -139,7 +139,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     """
     buckets, order, inverse = segments.plan
     if order is None or inverse is None:
-        return _block(q, k, v, buckets[0]) if buckets else q.reshape(len(q), -1)
+        return _block(q, k, v, buckets[0]) if buckets else q.flatten(1)
     sizes = [bucket.size for bucket in buckets]
     q, k, v = (_gather(x, order, inverse) for x in (q, k, v))
     outputs: list[Tensor] = []

@@ -67,6 +67,8 @@ class Sampler:
         self.on_rewrite: OnRewrite = on_rewrite
         self.version = 0
         self.slots = SLOTS if slots is None else slots
+        if exact:  # the rows of a product are equal bits in blocks of eight only
+            self.slots = -(-self.slots // 8) * 8
         arena = Arena(self.context + 1, self.slots if exact else 0)
         if exact:
             arena.grow(self.slots, self.context + 1)

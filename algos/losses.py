@@ -357,11 +357,11 @@ class RunningBaseline:
                 self.mean[key] = mean + (reward - mean) / count
         return torch.tensor(before, dtype=rewards.dtype, device=rewards.device)
 
-    def state_dict(self) -> dict[str, dict[Hashable, float]]:
+    def state_dict(self) -> dict[str, dict[Hashable, int | float]]:
         """Return what a checkpoint must hold."""
         return {"count": dict(self.count), "mean": dict(self.mean)}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[Hashable, float]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[Hashable, int | float]]) -> None:
         """Continue from a checkpoint."""
         self.count = {key: int(count) for key, count in state["count"].items()}
         self.mean = dict(state["mean"])

@@ -56,10 +56,12 @@ class Actions:
 
     Attributes:
         mask: Which positions are actions, `[..., T]`.
+        index: Where they stand in the rows end to end, `[N]`; None where all positions are.
         last: Which actions are the last of their row or episode, `[N]`.
     """
 
     mask: Bool[Tensor, "*batch time"]
+    index: Int[Tensor, " actions"] | None
     last: Bool[Tensor, " actions"]
 
     @classmethod
@@ -74,22 +76,27 @@ class Actions:
         if action_mask is None:
             ends = torch.zeros_like(mask)
             ends[..., -1:] = True
+            actions = cls(mask, None, ends.flatten())
         else:
             count = mask.cumsum(-1)
-            ends = count == count[..., -1:]
-        last = ends[mask]
-        if episode_id is not None:
-            need_shape("episode_id", episode_id, row.shape)
-            last = last | changes(episode_id[mask])
-        return cls(mask, last)
+            index = mask.flatten().nonzero()[:, 0]
+            actions = cls(mask, index, (count == count[..., -1:]).flatten()[index])
+        if episode_id is None:
+            return actions
+        need_shape("episode_id", episode_id, row.shape)
+        return cls(mask, actions.index, actions.last | changes(actions.take(episode_id)))
 
     def take(self, row: Shaped[Tensor, "..."]) -> Shaped[Tensor, " actions"]:
         """Read a row, or what broadcasts to one, at the actions."""
-        return row.expand(self.mask.shape)[self.mask]
+        line = row.expand(self.mask.shape).flatten()
+        return line if self.index is None else line[self.index]
 
     def put(self, line: Shaped[Tensor, " actions"]) -> Shaped[Tensor, "*batch time"]:
         """Write one value an action back into rows; 0 elsewhere."""
-        return spread(line, self.mask)
+        if self.index is None:
+            return line.view(self.mask.shape)
+        rows = torch.zeros(self.mask.numel(), dtype=line.dtype, device=line.device)
+        return rows.index_copy(0, self.index, line).view(self.mask.shape)
 
     def rate(self, name: str, rate: Rate, like: Tensor) -> Float[Tensor, " actions"]:
         """Read gamma or lam at the actions, in the dtype of `like`.
@@ -99,11 +106,11 @@ class Actions:
         """
         # not through a default float32, which would cost a float64 line eight digits
         given = torch.as_tensor(rate, dtype=like.dtype, device=like.device)
-        line = self.take(given)
+        line = given[None] if given.dim() == 0 else self.take(given)
         wrong = ~((line >= 0) & (line <= 1))
         if bool(wrong.any()):
             raise ValueError(f"{name} is {float(line[wrong][0]):g}; give 0 to 1")
-        return line
+        return line.expand(self.last.shape)
 
     def flags(
         self, terminated: Tensor, truncated: Tensor

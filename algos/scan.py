@@ -58,14 +58,28 @@ def _doubling(a: Tensor, b: Tensor) -> Tensor:
     nothing else: packing, padding and neighbours leave it bit-identical.
     """
     a, x = a.clone(), b.clone()
-    guard = not bool(torch.isfinite(b).all())  # 0 * inf is NaN, and must stay out
-    reach, length = 1, b.shape[-1]
-    while reach < length and bool(a.any()):  # all products 0: every stretch is done
-        head = a[..., :-reach]
-        carried = head * x[..., reach:]
-        x[..., :-reach] += torch.where(head == 0, 0.0, carried) if guard else carried
-        product = head * a[..., reach:]
-        a[..., :-reach] = product
-        a[..., -reach:] = 0.0
+    spare_a, spare_x = torch.empty_like(a), torch.empty_like(x)  # written in turn with a and x
+    finite = bool(torch.isfinite(b).all())
+    reach, longest = 1, _longest_stretch(a)
+    while reach < longest:
+        head, later = a[..., :-reach], x[..., reach:]
+        carried = torch.mul(head, later, out=spare_x[..., :-reach])
+        if not finite:  # 0 * inf is NaN, and must stay out
+            carried[head == 0] = 0.0
+        carried += x[..., :-reach]
+        spare_x[..., -reach:] = x[..., -reach:]
+        torch.mul(head, a[..., reach:], out=spare_a[..., :-reach])
+        spare_a[..., -reach:] = 0.0
+        a, spare_a, x, spare_x = spare_a, a, spare_x, x
         reach *= 2
     return x
+
+
+def _longest_stretch(a: Tensor) -> int:
+    """Positions of the longest run up to and with a zero; of the row where there are several."""
+    length = a.shape[-1]
+    if a.dim() > 1:
+        return length
+    zeros = (a == 0).nonzero()[:, 0]
+    before, end = zeros.new_full((1,), -1), zeros.new_full((1,), length - 1)
+    return int(torch.cat([before, zeros, end]).diff().max())

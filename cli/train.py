@@ -94,8 +94,7 @@ def command(
         Path | None, typer.Argument(metavar="CONFIG", help="TOML file over the preset.")
     ] = None,
     preset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=f"Settings by name: {', '.join(config.presets())}."),
+        str | None, typer.Option(metavar="NAME", help=f"Of {', '.join(config.presets())}.")
     ] = None,
     run: Annotated[
         Path | None,
@@ -104,20 +103,14 @@ def command(
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR, exactly.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The one seed of the run. [0]")
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="The short version: level 1, 80 iterations.")
-    ] = False,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="The run's one seed. [0]")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Level 1, 80 iterations.")] = False,
     policy: Annotated[
         str | None,
         typer.Option(metavar="POLICY", help="nano, tiny, small, or hf:PATH_OR_NAME."),
     ] = None,
     imports: terminal.Imports = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the effective config and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and stop.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only the end.")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="Print every config key and stop.")] = False,
 ) -> None:
@@ -126,21 +119,15 @@ def command(
         terminal.say(_keys())
         return
     overrides = _overrides(context, seed, policy)
-    if resume is not None and (run or preset or quick):
+    if resume is None:
+        base = preset or config.DEFAULT_PRESET
+        settings = config.load(path, overrides, preset=base, quick=quick, environ=os.environ)
+    elif run or preset or quick:
         raise terminal.Mistake(
             "--resume goes on with its own settings; leave out --run, --preset and --quick."
         )
-    settings = (
-        _again(resume, path, overrides)
-        if resume is not None
-        else config.load(
-            path,
-            overrides,
-            preset=preset or config.DEFAULT_PRESET,
-            quick=quick,
-            environ=os.environ,
-        )
-    )
+    else:
+        settings = _again(resume, path, overrides)
     modules = terminal.bring_in(imports or _recorded(resume))
     if dry_run:
         _dry(settings)

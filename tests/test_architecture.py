@@ -205,6 +205,9 @@ def test_every_public_name_has_a_docstring(room: str) -> None:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in _public(tree):
             assert isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            marks = getattr(node, "decorator_list", [])
+            if any(ast.unparse(mark) == "overload" for mark in marks):
+                continue  # the implementation has the words
             if not ast.get_docstring(node):
                 name = getattr(node, "name", "module")
                 bare.append(f"{path.relative_to(ROOT)}: {name}")

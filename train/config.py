@@ -32,7 +32,21 @@ OF_THE_ENVIRONMENT = frozenset(
     }
 )
 
-__all__ = ["Config", "ConfigError", "Stage"]
+__all__ = [
+    "DEFAULT_PRESET",
+    "Config",
+    "ConfigError",
+    "Stage",
+    "check_options",
+    "difference",
+    "keys",
+    "load",
+    "load_run",
+    "presets",
+    "read",
+    "replaced",
+    "to_toml",
+]
 
 
 class Given(NamedTuple):
@@ -215,7 +229,7 @@ def _preset_layer(name: str, quick: bool) -> dict[str, Given]:
     if quick:
         table["train"]["iterations"] = 80
         table["env"]["level"] = 1
-        table["curriculum"] = {"stage": []}
+        table["curriculum"] = {"stage": []}  # one try throughout (learning.md 5)
     return _table_layer(table, f"preset {name}")
 
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,7 +154,7 @@ class Outside:
 
 
 @contextmanager
-def outside() -> Iterator[Outside]:
+def outside() -> Generator[Outside]:
     """A fresh set of targets, in a folder that every user may enter."""
     with tempfile.TemporaryDirectory(prefix="palaestra-") as name:
         folder = Path(name)

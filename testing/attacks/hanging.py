@@ -5,9 +5,6 @@ from __future__ import annotations
 from .attack import Attack, program, wall
 
 _LATE = ("timeout", "cpu")
-_STRAY = r"""
-import signal, time
-"""
 
 
 def _late(name: str, code: str, *, harms: bool = False, seconds: float = 0.4) -> Attack:
@@ -33,7 +30,7 @@ while True: time.sleep(1)
     ),
     _late("self-stop", "import signal\nos.kill(os.getpid(), signal.SIGSTOP)"),
     _late("C-level regex", "import re\nre.match('(a+)+$', 'a' * 40 + 'b')"),
-    _late("huge integers", "x = 3 ** 10_000_000\nprint(len(str(x * x % 7)))\nwhile x: x *= x"),
+    _late("huge integers", "x = 3 ** 10_000_000\nwhile x: x *= x"),
     _late(
         "swallowing every exception",
         "import time\nwhile True:\n    try: time.sleep(1)\n    except BaseException: pass\n",

@@ -7,7 +7,7 @@ a call that was refused from one that was looked at.
 from __future__ import annotations
 
 from .attack import Attack, program, wall
-from .strangers import _SYSCALLS as SYSCALLS
+from .strangers import SYSCALLS
 
 
 def _case(name: str, code: str, **more: object) -> Attack:
@@ -55,9 +55,10 @@ if os.path.exists("zero"): os.unlink("zero")
     _case(
         "devices",
         r"""
-for name in ("mem", "kmem", "kmsg", "port", "fuse", "kvm", "net/tun", "ptmx", "vhost-vsock", "sda", "vda",
+for name in ("mem", "kmem", "kmsg", "port", "fuse", "kvm", "net/tun", "vhost-vsock", "sda", "vda",
              "nvme0n1", "loop0", "loop-control", "mapper/control", "nvidia0", "nvidiactl", "tty1"):
-    if os.path.exists(f"/dev/{name}"): gone(f"/dev/{name}", lambda: os.open(f"/dev/{name}", os.O_RDONLY))
+    path = f"/dev/{name}"
+    if os.path.exists(path): gone(path, lambda: os.open(path, os.O_RDONLY))
 """,
     ),
     _case(

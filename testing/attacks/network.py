@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .attack import Attack, program, wall
+import contextlib
+import socket
+import threading
+
+from ...tool_sandbox import Sandbox
+from .attack import Attack, Outside, program, wall
 
 _HEAD = r"""
 import socket
@@ -25,18 +30,56 @@ def _case(name: str, code: str) -> Attack:
     return program("network", name, _HEAD + code, limits=wall(8.0))
 
 
+def _listening(sandbox: Sandbox, targets: Outside) -> None:
+    """A server inside must not be reachable from the host."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    reached: list[int] = []
+    stop = threading.Event()
+
+    def knock() -> None:
+        while not stop.wait(0.02):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
+                reached.append(port)
+
+    thread = threading.Thread(target=knock)
+    thread.start()
+    try:
+        sandbox.execute(_SERVER.replace("@PORT@", str(port)), limits=wall(3.0))
+    finally:
+        stop.set()
+        thread.join()
+    if reached:
+        raise AssertionError("a server inside was reached from the host")
+
+
+_SERVER = """
+import socket
+server = socket.socket()
+server.settimeout(0.5)
+try:
+    server.bind(("0.0.0.0", @PORT@)); server.listen(); server.accept()
+except OSError: pass
+"""
+
 ATTACKS: tuple[Attack, ...] = (
     _case("TCP", "reach('tcp', socket.AF_INET, socket.SOCK_STREAM, ('127.0.0.1', @PORT@))"),
     _case(
-        "UDP",
-        "try: reach('udp', socket.AF_INET, socket.SOCK_DGRAM, ('127.0.0.1', @DATAGRAMS@), b'x')\n"
-        "except NameError: pass\n".replace("try: ", "").replace("except NameError: pass\n", ""),
+        "UDP",  # sending proves nothing: whether it arrived is seen from outside
+        r"""
+try:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
+        link.sendto(b"x", ("127.0.0.1", @DATAGRAMS@))
+except OSError: pass
+""",
     ),
     _case("unix path", "reach('unix', socket.AF_UNIX, socket.SOCK_STREAM, '@UNIX@')"),
     _case(
         "unix abstract",
         "reach('abstract', socket.AF_UNIX, socket.SOCK_STREAM, '\\0' + '@ABSTRACT@')",
     ),
+    Attack("listening", "network", _listening),
     _case(
         "internet",
         "reach('internet', socket.AF_INET, socket.SOCK_STREAM, ('192.0.2.1', 443))\n"

@@ -48,7 +48,8 @@ home = "@HOME@"
 if home not in ("/", "") and os.path.realpath(home) != os.path.realpath(os.getcwd()):
     try: names = os.listdir(home)
     except OSError: names = []
-    kept = [n for n in names if not os.path.realpath(sys.base_prefix).startswith(os.path.join(home, n))]
+    own = os.path.realpath(sys.base_prefix)
+    kept = [name for name in names if not own.startswith(os.path.join(home, name))]
     if kept: broken(f"the home folder shows {kept[:3]}")
 """,
     ),
@@ -57,8 +58,8 @@ if home not in ("/", "") and os.path.realpath(home) != os.path.realpath(os.getcw
     _case(
         "writes outside",
         r"""
-for folder in ("/", "/etc", "/usr", "/usr/bin", "/usr/lib", "/opt", "/var", "/home", "/root", "/lib",
-               "/run", "/srv", "/bin", "/dev", "/proc", "/sys", "/mnt/..", sys.prefix,
+for folder in ("/", "/etc", "/usr", "/usr/bin", "/usr/lib", "/opt", "/var", "/home", "/root",
+               "/lib", "/run", "/srv", "/bin", "/dev", "/proc", "/sys", "/mnt/..", sys.prefix,
                os.path.dirname(os.__file__), os.path.dirname("@CANARY@")):
     if os.access(folder, os.W_OK): broken(f"{folder} is writable")
     try: os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))

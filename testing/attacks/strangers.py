@@ -11,7 +11,7 @@ def _case(name: str, code: str, *, harms: bool = False, after: str = "") -> Atta
     return program("processes", name, code, harms=harms, after=after, limits=wall(5.0))
 
 
-_SYSCALLS = r"""
+SYSCALLS = r"""
 import ctypes, platform
 libc = ctypes.CDLL(None, use_errno=True)
 INTEL = platform.machine() == "x86_64"
@@ -32,7 +32,7 @@ ATTACKS: tuple[Attack, ...] = (
     _case("orphan that holds stdout", f"if not os.fork(): {_STAY}", harms=True),
     _case(
         "clone with CLONE_PARENT",
-        _SYSCALLS
+        SYSCALLS
         + r"""
 import time
 try: child = call(56, 220, 0x00008000 | 17, 0, 0, 0, 0)
@@ -63,13 +63,14 @@ for pid in {os.getppid(), 1, @SELF@} - {0, os.getpid()}:
     ),
     _case(
         "renice, affinity, prlimit, scheduler at parent and 1",
-        _SYSCALLS
+        SYSCALLS
         + r"""
 import resource
 for pid in {os.getppid(), 1} - {0}:
     gone(f"renice {pid}", lambda: os.setpriority(os.PRIO_PROCESS, pid, 19))
     gone(f"affinity of {pid}", lambda: os.sched_setaffinity(pid, {0}))
-    gone(f"scheduler of {pid}", lambda: os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0)))
+    idle = os.SCHED_IDLE, os.sched_param(0)
+    gone(f"scheduler of {pid}", lambda: os.sched_setscheduler(pid, *idle))
     gone(f"prlimit of {pid}", lambda: resource.prlimit(pid, resource.RLIMIT_NOFILE, (8, 8)))
 gone("renice of everybody", lambda: os.setpriority(os.PRIO_USER, os.getuid(), 19))
 gone("renice of a group", lambda: os.setpriority(os.PRIO_PGRP, 0, 19))
@@ -79,7 +80,7 @@ gone("renice of a group", lambda: os.setpriority(os.PRIO_PGRP, 0, 19))
     ),
     _case(
         "ptrace, process_vm_readv, pidfd_getfd, kcmp, process_madvise",
-        _SYSCALLS
+        SYSCALLS
         + r"""
 refused("ptrace", lambda: call(101, 117, 16, 0, 0, 0))
 refused("process_vm_readv", lambda: call(310, 270, 0, 8, 1, 8, 1, 0))

@@ -383,8 +383,12 @@ def test_stop_ids_end_a_message(sampler: Any, texts: Any) -> None:
     policy = sampler()
     asks = asks_of(policy, texts, 8, stops=tuple(range(4, 30)))
     actions = policy.act(asks)
-    assert {action.stop for action in actions} <= {"stop", "length", "end"}
-    assert all(len(action.tokens) == 1 for action in actions if action.stop == "stop")
+    stopped = [action for action in actions if action.stop == "stop"]
+    assert stopped
+    assert all(action.tokens[-1] in asks[0].stops for action in stopped)
+    for action in actions:
+        before = action.tokens[:-1] if action.stop == "stop" else action.tokens
+        assert not set(before.tolist()) & set(asks[0].stops)
 
 
 def test_a_full_context_is_an_error_by_hand_and_a_stop_in_a_rollout(

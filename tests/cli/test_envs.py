@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from palaestra import testing
 
 Run = Callable[..., int]
 BUILT_IN = {
@@ -125,3 +126,40 @@ def test_a_broken_plug_in_is_one_line_of_warning(
     monkeypatch.setattr(registry, "discover", discover)
     assert run("envs", "list") == 0
     assert capsys.readouterr().err.startswith("warning: plug-in worn (worn.envs) is broken")
+
+
+class Report:
+    """What a check found."""
+
+    def __init__(self, ok: bool) -> None:
+        self.ok = ok
+
+    def __str__(self) -> str:
+        return "ENV-SPACE1 held" if self.ok else "ENV-SPACE1 broken"
+
+    def to_json(self) -> dict[str, bool]:
+        """Plain values."""
+        return {"ok": self.ok}
+
+
+@pytest.mark.parametrize(("ok", "code"), [(True, 0), (False, 1)])
+def test_a_broken_law_is_exit_code_one(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ok: bool,
+    code: int,
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def check(make: Callable[[], object], *, views: Sequence[str], quick: bool) -> Report:
+        asked.append((type(make()).__name__, tuple(views), quick))
+        return Report(ok)
+
+    monkeypatch.setattr(testing, "check_environment", check, raising=False)
+    words = ("envs", "check", "palaestra/Compare-v0", "--quick", "--view", "turn")
+    assert run(*words) == code
+    assert capsys.readouterr().out.startswith("ENV-SPACE1")
+    assert run(*words, "--json") == code
+    assert json.loads(capsys.readouterr().out) == {"ok": ok}
+    assert asked[0] == ("Compare", ("turn",), True)

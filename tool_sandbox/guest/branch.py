@@ -112,7 +112,8 @@ class Session:
         """Gives the branch the folders under their usual names."""
         if self._active != branch.name:
             try:
-                folders.park(self._active)
+                if self._active:  # 0: the active branch was dropped, and its folders with it
+                    folders.park(self._active)
                 folders.unpark(branch.name)
             except OSError as problem:
                 self._server.fail(f"folders of a branch: {problem}")
