@@ -146,8 +146,9 @@ class Scaled(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm of the last axis."""
-    return cast(Tensor, Scaled.apply(x, weight.to(x.dtype), eps))
+    """Root-mean-square norm of the last axis, computed in float32 at least."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return cast(Tensor, Scaled.apply(x.to(kind), weight.to(kind), eps)).to(x.dtype)
 
 
 class Decoder(nn.Module):
@@ -196,12 +197,18 @@ class Decoder(nn.Module):
         if inv_freq is None:
             even = torch.arange(0, shape.head_dim, 2, dtype=torch.float32)
             inv_freq = 1.0 / (shape.theta ** (even / shape.head_dim))
-        # one further position: a row that is full still gets its end-of-turn id
-        angles = torch.outer(torch.arange(shape.context + 1, dtype=torch.float32), inv_freq)
+        self._inv_freq, self._scale = inv_freq.float(), scale
         self.cos: Tensor
         self.sin: Tensor
-        self.register_buffer("cos", angles.cos()[:, None] * scale, persistent=False)
-        self.register_buffer("sin", angles.sin()[:, None] * scale, persistent=False)
+        # one further position: a row that is full still gets its end-of-turn id
+        self._turns(shape.context + 1)
+
+    def _turns(self, positions: int) -> None:
+        """Tabulate the rotation of so many positions, [positions, 1, d / 2]."""
+        angles = torch.outer(torch.arange(positions, dtype=torch.float32), self._inv_freq)
+        for name, table in (("cos", angles.cos()), ("sin", angles.sin())):
+            table = (table[:, None] * self._scale).to(self.embed.device, self.embed.dtype)
+            self.register_buffer(name, table, persistent=False)
 
     def weights(self, dtype: torch.dtype | None = None) -> list[Weights]:
         """The layers' tensors: the parameters themselves, or matrices cast to `dtype`.
@@ -240,7 +247,10 @@ class Decoder(nn.Module):
             [N, D], or [len(at), D].
         """
         x = functional.embedding(tokens, self.embed)
-        turn = self.cos[segments.positions].to(x.dtype), self.sin[segments.positions].to(x.dtype)
+        positions = segments.positions
+        if cache is None and len(positions) and int(positions.max()) >= len(self.cos):
+            self._turns(2 * int(positions.max()))  # the last news of an episode may be longer
+        turn = self.cos[positions].to(x.dtype), self.sin[positions].to(x.dtype)
         reader = segments if cache is None else cache
         layers = self.weights() if weights is None else weights
         last = len(layers) - 1

@@ -97,7 +97,7 @@ class LanguageModel:
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
+def quiet() -> Any:
     """Without the progress bars and advice of the library."""
     from transformers.utils import logging
 
@@ -125,7 +125,7 @@ def _opened(path: str | Path, dtype: str) -> tuple[Any, Any]:
     place = folder if folder.exists() else path
     kind = torch.float64 if dtype == "float64" else torch.float32
     try:
-        with _quiet():
+        with quiet():
             model = AutoModelForCausalLM.from_pretrained(
                 place, dtype=kind, attn_implementation="sdpa"
             )
@@ -262,8 +262,9 @@ class Foreign(nn.Module):
         self.trunk = inner.get_decoder()
         self.heads = Heads(heads, inner.get_output_embeddings().weight.shape[1])
         self.heads.to(inner.dtype)
+        self.checkpointing = checkpointing
         if checkpointing:
-            inner.gradient_checkpointing_enable({"use_reentrant": False})
+            _recompute(inner)
 
     def parameters(self, recurse: bool = True) -> Any:
         """The model's and the heads', each once."""
@@ -287,6 +288,8 @@ class Foreign(nn.Module):
 
     def _padded(self, tokens: Tensor, segments: Segments) -> Tensor:
         lengths = segments.lengths
+        # the library recomputes activations in training mode only; dropout is off in both
+        self.inner.train(self.checkpointing and torch.is_grad_enabled())
         valid = torch.arange(int(lengths.max())) < lengths[:, None]  # [R, L]
         block = torch.full(valid.shape, self.tokenizer.pad, dtype=torch.int64)
         block[valid] = tokens
@@ -297,6 +300,8 @@ class Foreign(nn.Module):
 
     def _cached(self, tokens: Tensor, reader: Reader) -> Tensor:
         grid, shape = reader.grid, (reader.count, reader.width)
+        if self.inner.training:
+            self.inner.eval()
         pick = torch.arange(len(tokens)) if grid is None else grid.token
         dtype = self.inner.dtype
         out = self.trunk(
@@ -324,6 +329,20 @@ class Foreign(nn.Module):
         self.inner.save_pretrained(folder)
         config, generation = self.inner.config, self.inner.generation_config
         _save_beside(folder, config, generation, self.tokenizer, self.heads)
+
+
+def _recompute(inner: Any) -> None:
+    """Switch activation checkpointing on, and every dropout off for good."""
+    for module in inner.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, rate in list(vars(module).items()):
+            if "dropout" in name and isinstance(rate, float):
+                setattr(module, name, 0.0)
+    switch = getattr(inner, "activation_checkpointing_enable", None)
+    if switch is None:  # before 5.20
+        switch = inner.gradient_checkpointing_enable
+    switch({"use_reentrant": False})
 
 
 class _Cache:

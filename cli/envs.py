@@ -123,9 +123,9 @@ def check(
             raise terminal.Mistake(f'--view: got "{name}"; give {", ".join(VIEWS)}.')
     make = _maker(context, identity, imports)
     make()  # a wrong argument is a mistake of the command line, not a broken law
-    from ..testing import check_environment
+    from ..testing import conformance
 
-    report = check_environment(make, views=tuple(view or VIEWS), quick=quick)
+    report = conformance.check_environment(make, views=tuple(view or VIEWS), quick=quick)
     if as_json:
         terminal.say_json(report.to_json())
     else:

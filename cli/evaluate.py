@@ -137,7 +137,7 @@ def _of_run(run: Path, overrides: Mapping[str, str], last: bool, ways: tuple[str
     folder = run / "model" if best is None else best.path
     if not folder.is_dir():  # the run was killed before its end
         folder = checkpoint.latest(run).path
-    build.restore(policy, folder)
+    build.restore(trained, policy, folder)
     stage = Curriculum.of(settings).last
     given = {key.split(".")[1] for key in overrides if key.startswith("env.")}
     options = {**settings.env.options, **{k: v for k, v in stage.items() if k not in given}}
@@ -171,7 +171,7 @@ def _of_policy(name: str, overrides: Mapping[str, str], ways: tuple[str, ...]) -
         agent = players.player(name, make_env)
         return Subject(title, dict.fromkeys(ways, agent), make_env)
     env = make_env()
-    settings, _ = choices.resolve(settings, env, model_context=build.model_context(settings))
+    settings, _ = choices.resolve(settings, env)
     policy = build.policy(settings, env)
     return Subject(title, _agents(settings, policy, env, ways), make_env)
 

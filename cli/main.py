@@ -80,9 +80,8 @@ def _attach(app: typer.Typer, name: str, summary: str, module: Any) -> None:
     if name in GROUPS:
         app.add_typer(module.app, name=name, help=summary, context_settings=SETTINGS)
     else:
-        app.command(name, help=module.HELP, short_help=summary, context_settings=SETTINGS)(
-            module.command
-        )
+        words = module.explained() if hasattr(module, "explained") else module.HELP
+        app.command(name, help=words, short_help=summary, context_settings=SETTINGS)(module.command)
 
 
 def _absent() -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import typer
 
-from ..train import checkpoint, config, fields, manifest
 from . import figures, terminal
 
 if TYPE_CHECKING:
+    from ..train.config import Config
+    from ..train.fields import Leaf
     from ..train.loop import Summary
 
 MOST_USED = (
@@ -33,7 +34,7 @@ MOST_USED = (
 MAY_DIFFER = "train.iterations"
 
 
-def _line(leaf: fields.Leaf) -> str:
+def _line(leaf: Leaf) -> str:
     default: object = leaf.default
     shown = str(default).strip("()")
     words = {"True": "true", "False": "false", "": "none"}.get(shown, shown)
@@ -42,6 +43,8 @@ def _line(leaf: fields.Leaf) -> str:
 
 
 def _keys(names: Sequence[str] | None = None) -> str:
+    from ..train import config
+
     known = {key: leaf for key, leaf in config.keys().items() if not leaf.hidden}
     lines = [_line(known[key]) for key in (names or known)]
     lines.append("  --env.KEY VALUE              an argument of the environment, as --env.level 1")
@@ -49,14 +52,14 @@ def _keys(names: Sequence[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-HELP = f"""Train a policy; without arguments the preset drill-code.
+HELP = """Train a policy; without arguments the preset drill-code.
 
 CONFIG is a TOML file over the preset; keys may be given as flags, --dotted.key VALUE, and as
 variables, PALAESTRA_OPTIM_LR=1e-3. A later one wins: preset, file, variables, flags.
 
 \b
 The most used keys (all of them: palaestra train --keys):
-{_keys(MOST_USED)}
+KEYS
 
 \b
 Examples:
@@ -67,6 +70,11 @@ Examples:
 
 Exit codes: 0 done, 2 wrong use, 130 stopped by Ctrl-C (saved: go on with --resume).
 """
+
+
+def explained() -> str:
+    """The help of the command, with the most used keys as they are."""
+    return HELP.replace("KEYS", _keys(MOST_USED))
 
 
 OPTIONS = frozenset(
@@ -80,6 +88,8 @@ def refuse_words(words: Sequence[str]) -> None:
     Raises:
         Mistake: an option that is the last part of a dotted key.
     """
+    from ..train import config
+
     tails = {key.rpartition(".")[2]: key for key in reversed(config.keys())}
     for word in words:
         name = word.removeprefix("--").partition("=")[0]
@@ -94,11 +104,10 @@ def command(
         Path | None, typer.Argument(metavar="CONFIG", help="TOML file over the preset.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"Of {', '.join(config.presets())}.")
+        str | None, typer.Option(metavar="NAME", help="Settings by name. [drill-code]")
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the run. [runs/ENV-seedN-DATE]"),
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run. [runs/ENV-seedN-DATE]")
     ] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Go on with the run in DIR, exactly.")
@@ -106,8 +115,7 @@ def command(
     seed: Annotated[int | None, typer.Option(metavar="N", help="The run's one seed. [0]")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Level 1, 80 iterations.")] = False,
     policy: Annotated[
-        str | None,
-        typer.Option(metavar="POLICY", help="nano, tiny, small, or hf:PATH_OR_NAME."),
+        str | None, typer.Option(metavar="POLICY", help="nano, tiny, small, or hf:PATH_OR_NAME.")
     ] = None,
     imports: terminal.Imports = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and stop.")] = False,
@@ -115,6 +123,8 @@ def command(
     keys: Annotated[bool, typer.Option("--keys", help="Print every config key and stop.")] = False,
 ) -> None:
     """Train: settings, folder, loop, the last words."""
+    from ..train import checkpoint, config
+
     if keys:
         terminal.say(_keys())
         return
@@ -141,7 +151,7 @@ def command(
 
 
 def _train(
-    settings: config.Config, run_dir: Path, resume: bool, modules: tuple[str, ...], quiet: bool
+    settings: Config, run_dir: Path, resume: bool, modules: tuple[str, ...], quiet: bool
 ) -> Summary:
     from ..train import loop
     from ..train.console import Console
@@ -175,12 +185,14 @@ def _overrides(context: typer.Context, seed: int | None, policy: str | None) -> 
     return found
 
 
-def _again(run_dir: Path, path: Path | None, overrides: Mapping[str, str]) -> config.Config:
+def _again(run_dir: Path, path: Path | None, overrides: Mapping[str, str]) -> Config:
     """The settings of a run that goes on: its own, and perhaps more iterations.
 
     Raises:
         Mistake: a file, a variable or a flag differs from what the run was made with.
     """
+    from ..train import checkpoint, config
+
     checkpoint.claim(run_dir, resume=True)
     saved = config.load_run(run_dir)
     wanted = config.load_run(run_dir, overrides, path=path, environ=os.environ)
@@ -201,10 +213,12 @@ def _again(run_dir: Path, path: Path | None, overrides: Mapping[str, str]) -> co
 
 def _recorded(resume: Path | None) -> list[str] | None:
     """The modules a run was started with."""
+    from ..train import manifest
+
     return None if resume is None else list(manifest.read(resume).get("imports", []))
 
 
-def _new_folder(settings: config.Config) -> Path:
+def _new_folder(settings: Config) -> Path:
     name = settings.env.id.rpartition("/")[2]
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     first = Path("runs") / f"{name}-seed{settings.seed}-{stamp}"
@@ -212,14 +226,13 @@ def _new_folder(settings: config.Config) -> Path:
     return next(path for path in (first, *others) if not path.exists())
 
 
-def _dry(settings: config.Config) -> None:
-    from ..train import build, choices
+def _dry(settings: Config) -> None:
+    from ..train import build, choices, config
     from ..train.curriculum import Curriculum
 
     last = Curriculum.of(settings).last
     env = build.env_maker(settings.env.id, {**settings.env.options, **last})()
-    context = build.model_context(settings)
-    effective, lines = choices.resolve(settings, env, model_context=context)
+    effective, lines = choices.resolve(settings, env)
     for line in lines:
         terminal.note(line)
     terminal.say(config.to_toml(effective).rstrip())

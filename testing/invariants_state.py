@@ -92,8 +92,9 @@ def require_equal(one: Trace, other: Trace, what: str) -> None:
         raise ViolationError(f"{what}: {found}")
 
 
-@invariant("ENV-SEED1", "seed", "the same seed and actions give the same episode")
+@invariant("ENV-SEED1", "seed")
 def seeds_rebuild_episodes(trial: Trial) -> None:
+    """The same seed and actions give the same episode."""
     used = trial.make()
 
     def check(seed: int, several: list[str]) -> None:
@@ -106,8 +107,10 @@ def seeds_rebuild_episodes(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-SEED2", "seed", "two environments taken in turns do not disturb each other")
+@invariant("ENV-SEED2", "seed")
 def environments_are_apart(trial: Trial) -> None:
+    """Two environments taken in turns do not disturb each other."""
+
     def check(seed: int, several: list[str]) -> None:
         alone = play(trial.make(), several, seed)
         one, other = trial.make(), trial.make()
@@ -127,8 +130,10 @@ def environments_are_apart(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-SEED3", "seed", "global generators are neither used nor needed")
+@invariant("ENV-SEED3", "seed")
 def global_generators_are_left_alone(trial: Trial) -> None:
+    """Global generators are neither used nor needed."""
+
     def check(seed: int, several: list[str]) -> None:
         traces: list[Trace] = []
         for luck in (1, 2):
@@ -144,8 +149,9 @@ def global_generators_are_left_alone(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-SEED4", "seed", "PYTHONHASHSEED changes nothing")
+@invariant("ENV-SEED4", "seed")
 def hashes_do_not_matter(trial: Trial) -> None:
+    """PYTHONHASHSEED changes nothing."""
     actions = sample(trial)
     one, other = elsewhere(trial, 0, actions), elsewhere(trial, 1, actions)
     if one != other:
@@ -154,8 +160,10 @@ def hashes_do_not_matter(trial: Trial) -> None:
         )
 
 
-@invariant("ENV-SEED5", "seed", "episode i of a seed is reached directly")
+@invariant("ENV-SEED5", "seed")
 def episodes_have_numbers(trial: Trial) -> None:
+    """Episode i of a seed is reached directly."""
+
     def check(seed: int, several: list[str]) -> None:
         env = trial.make()
         play(env, several, seed)
@@ -177,8 +185,10 @@ def halves(trial: Trial, seed: int, several: list[str]) -> tuple[Env, list[str]]
     return env, several[middle:]
 
 
-@invariant("ENV-SNAP1", "state", "after restore(snapshot()) all goes on as without it")
+@invariant("ENV-SNAP1", "state")
 def snapshots_hold_everything(trial: Trial) -> None:
+    """After restore(snapshot()) all goes on as without it."""
+
     def check(seed: int, several: list[str]) -> None:
         env, rest = halves(trial, seed, several)
         saved = env.snapshot()
@@ -192,8 +202,10 @@ def snapshots_hold_everything(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-SNAP2", "state", "forks do not influence each other")
+@invariant("ENV-SNAP2", "state")
 def forks_are_apart(trial: Trial) -> None:
+    """Forks do not influence each other."""
+
     def check(seed: int, several: list[str]) -> None:
         env, rest = halves(trial, seed, several)
         one, other = env.fork(2)
@@ -204,8 +216,9 @@ def forks_are_apart(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-SNAP3", "state", "a snapshot is restored in another process")
+@invariant("ENV-SNAP3", "state")
 def snapshots_travel(trial: Trial) -> None:
+    """A snapshot is restored in another process."""
     actions = sample(trial)
     env = trial.make()
     env.start(7)
@@ -219,8 +232,10 @@ def snapshots_travel(trial: Trial) -> None:
         raise ViolationError("restored in another process it goes on differently", 7, actions)
 
 
-@invariant("ENV-SNAP4", "state", "seed, options and actions replay an episode")
+@invariant("ENV-SNAP4", "state")
 def episodes_replay(trial: Trial) -> None:
+    """Seed, options and actions replay an episode."""
+
     def check(seed: int, several: list[str]) -> None:
         env = trial.make()
         _, info = env.reset(seed=seed, options={"attempt": 2})
@@ -233,8 +248,10 @@ def episodes_replay(trial: Trial) -> None:
     trial.over(check)
 
 
-@invariant("ENV-STATE1", "state", "a step changes no attribute but the declared ones")
+@invariant("ENV-STATE1", "state")
 def attributes_stay(trial: Trial) -> None:
+    """A step changes no attribute but the declared ones."""
+
     def check(seed: int, several: list[str]) -> None:
         env = trial.make()
         env.start(seed)
@@ -268,8 +285,9 @@ def mark(value: Any) -> bytes:
         return repr(value).encode("utf-8", "replace")
 
 
-@invariant("ENV-STATE2", "state", "class attributes never change")
+@invariant("ENV-STATE2", "state")
 def classes_stay(trial: Trial) -> None:
+    """Class attributes never change."""
     kinds = [kind for kind in type(trial.env).__mro__ if kind.__module__ != "builtins"]
 
     def look() -> dict[str, bytes]:

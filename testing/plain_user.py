@@ -58,8 +58,9 @@ def needed() -> list[Path]:
     places = (sys.base_prefix, sys.prefix, here, *(entry for entry in sys.path if entry))
     found = [Path(place).resolve() for place in places if Path(place).is_dir()]
     return [
-        path for path in dict.fromkeys(found) if not any(path.is_relative_to(other) and path != other
-        for other in found)
+        path
+        for path in dict.fromkeys(found)
+        if not any(path.is_relative_to(other) and path != other for other in found)
     ]
 
 

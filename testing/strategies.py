@@ -83,18 +83,12 @@ def _text(space: Any) -> SearchStrategy[Any]:
 def _box(space: Any) -> SearchStrategy[Any]:
     low, high = np.asarray(space.low, float), np.asarray(space.high, float)
     low, high = np.maximum(low, -1e6).ravel(), np.minimum(high, 1e6).ravel()
-    number: Callable[..., SearchStrategy[Any]] = (
-        st.integers if np.issubdtype(space.dtype, np.integer) else _floats
-    )
-    cells = [
-        number(int(a), int(b)) if number is st.integers else number(a, b)
-        for a, b in zip(low, high, strict=True)
+    whole = np.issubdtype(space.dtype, np.integer)
+    bounds = zip(low.tolist(), high.tolist(), strict=True)
+    cells: list[SearchStrategy[Any]] = [
+        st.integers(int(a), int(b)) if whole else st.floats(a, b, width=32) for a, b in bounds
     ]
     return st.tuples(*cells).map(lambda row: np.array(row, space.dtype).reshape(space.shape))
-
-
-def _floats(low: float, high: float) -> SearchStrategy[float]:
-    return st.floats(low, high, width=32)
 
 
 def _discrete(space: Any) -> SearchStrategy[Any]:
@@ -211,7 +205,7 @@ def _messages_of(env: Env) -> SearchStrategy[str]:
         joiner = env.grammar.joiner
         templates = [st.tuples(*map(st.sampled_from, t)) for t in env.grammar.alternatives]
         some.append(st.one_of(*templates).map(lambda parts: joiner.join(p for p in parts if p)))
-    if env.tools:
+    if env.tools and getattr(env.parser, "name", "") in parsing.PARSERS:
         some.append(broken_calls(env.tools, env.parser).map(lambda broken: broken.text))
     return st.one_of(*some, texts())
 

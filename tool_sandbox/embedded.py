@@ -163,12 +163,13 @@ class Zygote:
                 stderr=self._errors,
                 start_new_session=True,
             )
-            theirs.close()
+            theirs.close()  # or its hang-up would never reach us
             ours.settimeout(120.0)
             ours.sendall(wire.pack(wire.SPAWN, 0, wire.pack_json(self._wanted)))
             self.hello, _ = wire.unpack_json(wire.read_frame(ours).body)
         except (OSError, wire.Hangup, wire.Malformed) as problem:
             ours.close()
+            theirs.close()
             words = self._words()
             self._stop()
             raise StartFailed("zygote", 0, f"{problem or type(problem).__name__} {words}") from None

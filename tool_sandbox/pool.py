@@ -129,8 +129,11 @@ class Pool:
     def _checked(self, cell: Cell) -> Cell:
         self._inspect(cell)
         with self._lock:
-            self._busy.add(cell)
-        return cell
+            if not self._closed:
+                self._busy.add(cell)
+                return cell
+        cell.close()  # `close` came between, and did not see this one
+        raise SandboxClosed("the sandbox was closed while waiting")
 
     def _make(self, limits: Limits) -> Cell:
         self._counters.note("cells_started")

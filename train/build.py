@@ -41,15 +41,6 @@ def env_maker(env_id: str, options: Mapping[str, Any]) -> Callable[[], Env]:
     return make
 
 
-def model_context(config: Config) -> int | None:
-    """Tokens that a Hugging Face model may read at once; None for a policy from scratch."""
-    if not config.policy.model:
-        return None
-    from ..agents.language_model import context_of
-
-    return context_of(config.policy.model.removeprefix("hf:"))
-
-
 def policy(config: Config, env: Env) -> Sampler:
     """The policy of a run with its value head: a tiny one from scratch or a language model.
 
@@ -58,14 +49,7 @@ def policy(config: Config, env: Env) -> Sampler:
     heads = (Head("value"),) if config.algo.value_coef > 0 else ()
     decoding = Decoding(temperature=config.rollout.temperature)
     if config.policy.model:
-        from ..agents.language_model import LanguageModel
-
-        return LanguageModel.load(
-            config.policy.model.removeprefix("hf:"),
-            heads=heads,
-            dtype=config.train.dtype,
-            checkpointing=config.policy.checkpointing,
-        )
+        return language_model(config, config.policy.model.removeprefix("hf:"), heads)
     model = Tiny(
         config.policy.preset,
         env.tokenizer or ByteTokenizer(),
@@ -76,15 +60,33 @@ def policy(config: Config, env: Env) -> Sampler:
     return Sampler(model, decoding=decoding)
 
 
-def restore(policy: Sampler, folder: Path, version: int = 0) -> None:
+def language_model(config: Config, path: str | Path, heads: tuple[Head, ...]) -> Sampler:
+    """A Hugging Face model, from a folder or by name."""
+    from ..agents.language_model import LanguageModel
+
+    return LanguageModel.load(
+        path,
+        heads=heads,
+        dtype=config.train.dtype,
+        checkpointing=config.policy.checkpointing,
+        context=config.policy.context or None,
+    )
+
+
+def restore(config: Config, policy: Sampler, folder: Path, version: int = 0) -> None:
     """Take over the weights, heads included, that ``policy.save`` wrote for the same shape.
 
     Raises:
         CheckpointError: a file is missing, or holds other shapes.
     """
+    model: Any = policy.model
     try:
-        policy.model.take(load_file(folder / "model.safetensors"))
-        storage.load_heads(policy.model.heads, folder)
+        if config.policy.model:
+            saved: Any = language_model(config, folder, policy.heads).model
+            model.load_state_dict(saved.state_dict())
+        else:
+            model.take(load_file(folder / "model.safetensors"))
+            storage.load_heads(model.heads, folder)
     except (OSError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not hold this policy's weights ({error}).") from error
     policy.load({}, version)

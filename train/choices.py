@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..envs.grammar import Automaton, Grammar
+from ..envs.parsing import Parser, render
 from ..envs.tokenizers import ByteTokenizer, Tokenizer
 from .combinations import GROUPED, is_grouped, multiple
 from .config import DEFAULT_PRESET, Config, ConfigError, load, replaced
@@ -32,6 +33,11 @@ class Speaker(Protocol):
     @property
     def tokenizer(self) -> Tokenizer | None:
         """Its own tokenizer, or None for bytes."""
+        ...
+
+    @property
+    def parser(self) -> Parser:
+        """How its calls are written."""
         ...
 
     def menu(self) -> Any:
@@ -82,10 +88,14 @@ def resolve(
 
 
 def longest_message(env: Speaker) -> int | None:
-    """Most tokens a legal message of the env's grammar has, its end included; None without one."""
-    if env.grammar is None:
-        return None
-    return _longest(env.grammar.automaton(env.tokenizer or ByteTokenizer()))
+    """Most tokens a message of the env's grammar or menu has, its end included; None without."""
+    grammar = env.grammar
+    if grammar is None:
+        if (items := env.menu()) is None:
+            return None
+        texts = [item if isinstance(item, str) else render([item], env.parser) for item in items]
+        grammar = Grammar.of_menu(texts)
+    return _longest(grammar.automaton(env.tokenizer or ByteTokenizer()))
 
 
 def _tokenizer(env: Speaker) -> str:
@@ -168,13 +178,14 @@ def _of_the_env(config: Config, env: Speaker) -> list[Choice]:
         shield = "grammar" if has else "none"
         reason = f"the environment has {has or 'neither grammar nor menu()'}"
         chosen.append(Choice("rollout.shield", shield, reason))
-    if rollout.max_action_tokens == 0:
-        chosen.append(Choice("rollout.max_action_tokens", TOKENS_ELSEWHERE, ELSEWHERE))
-    elif shield == "grammar" and "rollout.max_action_tokens" not in config.given:
-        longest = longest_message(env) or 0
-        if longest > rollout.max_action_tokens:
-            reason = "the longest message of the grammar"
+    if "rollout.max_action_tokens" not in config.given or rollout.max_action_tokens == 0:
+        most = rollout.max_action_tokens or TOKENS_ELSEWHERE
+        longest = (longest_message(env) or 0) if shield == "grammar" else 0
+        if longest > most:
+            reason = "the longest message of the grammar or menu"
             chosen.append(Choice("rollout.max_action_tokens", longest, reason))
+        elif rollout.max_action_tokens == 0:
+            chosen.append(Choice("rollout.max_action_tokens", most, ELSEWHERE))
     if config.policy.context == 0:
         home = _at_home(config)
         context = CONTEXT[config.policy.preset] if home else CONTEXT_ELSEWHERE

@@ -40,6 +40,11 @@ class Curriculum:
         return self.last
 
     @property
+    def every(self) -> tuple[Mapping[str, Any], ...]:
+        """Arguments of all stages."""
+        return tuple(stage.options for stage in self.stages)
+
+    @property
     def last(self) -> Mapping[str, Any]:
         """Arguments of the last stage: evaluation runs there."""
         return self.stages[-1].options if self.stages else {}

@@ -152,13 +152,19 @@ def write(folder: Path, name: str, evaluation: Evaluation) -> Path:
 
 
 def _interval(clusters: Sequence[Sequence[float]], *, binary: bool = False) -> Measure:
-    """Wilson for one yes or no a task, else a bootstrap over whole tasks."""
+    """Wilson for a yes or no a task, else a bootstrap over whole tasks.
+
+    Where all tasks agree a bootstrap would claim certainty, so those, too, get Wilson's.
+    """
     if not clusters:
         return Measure(math.nan, math.nan, math.nan, 0)
-    if binary and all(len(cluster) == 1 for cluster in clusters):
-        found = statistics.wilson(round(sum(map(sum, clusters))), len(clusters))
+    single = all(len(cluster) == 1 for cluster in clusters)
+    agreed = len({value for cluster in clusters for value in cluster}) == 1
+    if binary and (single or agreed):
+        found = statistics.wilson(round(sum(cluster[0] for cluster in clusters)), len(clusters))
     else:
-        samples = torch.tensor([value for cluster in clusters for value in cluster])
+        values = [value for cluster in clusters for value in cluster]
+        samples = torch.tensor(values, dtype=torch.float64)
         labels = [at for at, cluster in enumerate(clusters) for _ in cluster]
         found = statistics.cluster_bootstrap(samples, torch.tensor(labels), draws=1_000)
     return Measure(found.estimate, found.low, found.high, len(clusters))

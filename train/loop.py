@@ -20,7 +20,7 @@ from ..rollout.trajectory import Trajectory, write_jsonl
 from ..rollout.transcript import render
 from . import build, checkpoint, figures, manifest
 from .choices import resolve
-from .config import Config
+from .config import Config, replaced
 from .console import Console
 from .curriculum import Curriculum, StopRule
 from .evaluate import SELECTION_SEEDS, Evaluation, evaluate, write
@@ -106,9 +106,12 @@ def train(
 
     # --- who and where -----------------------------------------------------------------------
     stages = Curriculum.of(config)
+    for options in stages.every:  # a mistake in a late stage is found now
+        build.env_maker(config.env.id, {**config.env.options, **options})
     probe = build.env_maker(config.env.id, {**config.env.options, **stages.last})()
-    config, chosen = resolve(config, probe, model_context=build.model_context(config))
+    config, chosen = resolve(config, probe)
     policy = build.policy(config, probe)
+    config = replaced(config, {"policy.context": policy.context})  # a model may hold less
     for line in chosen:
         console.line(line)
     console.line(build.describe(config, policy))
@@ -240,7 +243,7 @@ class Run:
         found = checkpoint.latest(self.run_dir)
         for line in found.skipped:
             console.line(f"{line}; going on from {found.path.name}")
-        build.restore(self.policy, found.path, found.iteration)
+        build.restore(self.config, self.policy, found.path, found.iteration)
         self.learner.load_state_dict(found.tensors("optimizer.pt"))
         self.progress = Progress.of(found.json("trainer_state.json"))
         return found.iteration
@@ -284,7 +287,7 @@ class Judge:
         kept = f"last, iteration {run.progress.iteration}"
         best = checkpoint.best(run.run_dir)
         if best is not None:
-            build.restore(self.policy, best.path, best.iteration)
+            build.restore(self.config, self.policy, best.path, best.iteration)
             kept = f"best, iteration {best.iteration}"
         n = self.config.train.eval_episodes
         evaluations = {

@@ -165,7 +165,7 @@ class Parts:
 
     def render(self, calls: Sequence[ToolCall]) -> str:
         """Writes calls so that reading them gives them again."""
-        return NEXT.join(call.arguments["code"] for call in calls)
+        return NEXT.join(str(call.arguments.get("code", "")) for call in calls)
 
 
 def draw(

@@ -90,7 +90,10 @@ def test_stages_come_in_their_fixed_order() -> None:
 
 def test_cuts_keep_what_they_say() -> None:
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
-    kept = lambda h: (effective(logits, h) > float("-inf")).tolist()[0]  # noqa: E731
+
+    def kept(hooked: Hooks) -> list[bool]:
+        return (effective(logits, hooked) > float("-inf"))[0].tolist()
+
     assert kept(Hooks(top_k=torch.tensor([2]))) == [True, True, False, False]
     assert kept(Hooks(top_p=torch.tensor([0.71]))) == [True, True, True, False]
     assert kept(Hooks(top_p=torch.tensor([0.05]))) == [True, False, False, False]

@@ -59,9 +59,12 @@ def test_ag_head4_heads_cost_no_forward_of_the_trunk(
         policy = sampler(heads=heads)
         calls: list[int] = []
         inner = policy.model.hidden
-        monkeypatch.setattr(
-            policy.model, "hidden", lambda *a: (calls.append(1), inner(*a))[1], raising=False
-        )
+
+        def counting(*arguments: Any) -> torch.Tensor:
+            calls.append(1)
+            return inner(*arguments)
+
+        monkeypatch.setattr(policy.model, "hidden", counting)
         (rows,) = talk(Solo(policy, max_tokens=5), texts(0)).rows()
         policy.score(rows, Want(ends=True))
         return len(calls)

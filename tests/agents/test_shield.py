@@ -69,7 +69,7 @@ def test_ag_shield4_where_nothing_is_legal_the_fallback_is_said(
 
 def test_what_is_almost_impossible_falls_back_too(sampler: Any, talk: Any, texts: Any) -> None:
     policy = sampler()
-    rare = Shield((Forbid(range(1, SIZE), SIZE),), z_min=0.99)
+    rare = Shield((Forbid(range(1, SIZE), SIZE),), fallback="w0", z_min=0.99)
     (drawn, *_) = talk(Solo(policy, shield=rare, max_tokens=6), texts(0)).drawn
     assert (drawn.action.stop, len(drawn.action.tokens)) == ("shield", 0)
 

@@ -1,9 +1,9 @@
 """Environments that several tests of this room use."""
 
+from collections.abc import Generator
 from typing import Any
 
 import pytest
-
 from palaestra.envs.core import Env, Limits, Reply
 from palaestra.envs.rewards import Cost, Event, Outcome, Penalty, Progress, Rewards
 from palaestra.envs.tasks import TaskSet
@@ -120,7 +120,7 @@ class Echo(Env):
         raise ZeroDivisionError("division by zero")
 
     @tool(resource="sandbox")
-    def run(self, code: str) -> Any:
+    def run(self, code: str) -> Generator[Any, Any, str]:
         """Run code."""
         first = yield Job(code)
         if code == "twice":

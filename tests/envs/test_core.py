@@ -6,7 +6,6 @@ import pytest
 from gymnasium import Env as GymEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from palaestra.envs.core import (
     Env,
     EnvError,
@@ -485,12 +484,20 @@ def test_many_results_share_the_limit_of_an_observation(echo: Any, say: Any) -> 
 # rewards of the base class
 
 
+def exact(task: Any, answer: str) -> float:
+    return float(answer == task["answer"])
+
+
+def length(state: Any) -> float:
+    return min(1.0, len(state["said"]) / 10)
+
+
 class Terms(Env):
     """Pays by rubric."""
 
     rewards = Rewards(
-        success=Outcome(1.0, fn=lambda task, answer: float(answer == task["answer"])),
-        length=Progress(0.5, fn=lambda state: min(1.0, len(state["said"]) / 10)),
+        success=Outcome(1.0, fn=exact),
+        length=Progress(0.5, fn=length),
         step=Penalty(-0.01, cap=0.05),
     )
     tasks = TaskSet.load([{"id": "t", "answer": "yes"}])
@@ -632,9 +639,7 @@ def test_impossible_options_are_refused_with_advice(echo: Any, options: Any, mes
         echo().start(seed=1, options=options)
 
 
-def test_calls_of_a_ready_message_are_taken_and_bare_content_is_parsed(
-    echo: Any, say: Any
-) -> None:
+def test_calls_of_a_ready_message_are_taken_and_bare_content_is_parsed(echo: Any, say: Any) -> None:
     env = echo()
     env.start(seed=1)
     step = env.advance(Message("assistant", "", (ToolCall("", "echo", {"text": "a"}, (0, 0)),)))

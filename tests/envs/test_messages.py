@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from palaestra.envs import messages, pictures
 from palaestra.envs.messages import Credit, Image, Message, Problem, ToolCall, ToolResult
+
+
+def plain(height: int, width: int, channels: int, byte: int) -> Image:
+    """A picture of one colour."""
+    return Image((height, width, channels), bytes([byte]) * (height * width * channels))
+
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -21,9 +26,7 @@ JSONS = st.recursive(
 CODES = st.sampled_from(["malformed", "unknown_tool", "failed"])
 PROBLEMS = st.none() | st.builds(Problem, CODES, st.text(max_size=9), st.text(max_size=9))
 IMAGES = st.builds(
-    lambda height, width, channels, byte: Image(
-        (height, width, channels), bytes([byte]) * (height * width * channels)
-    ),
+    plain,
     st.integers(1, 3),
     st.integers(1, 3),
     st.sampled_from([1, 3, 4]),
@@ -71,9 +74,7 @@ def test_foreign_messages_are_read() -> None:
         "content": None,
         "tool_calls": [{"id": "x", "function": {"name": "f", "arguments": "{}"}}],
     }
-    assert Message.from_openai(row) == Message(
-        "assistant", "", (ToolCall("x", "f", {}, (0, 0)),)
-    )
+    assert Message.from_openai(row) == Message("assistant", "", (ToolCall("x", "f", {}, (0, 0)),))
 
 
 @pytest.mark.parametrize("arguments", ["{oops", "[1]"])

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from palaestra.envs import randomization
 from palaestra.envs.core import Env
 from palaestra.envs.randomization import (

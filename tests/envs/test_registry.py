@@ -8,33 +8,40 @@ from typing import Any
 
 import gymnasium
 import pytest
-
-import palaestra  # noqa: F401  registers the built-in ids
 from palaestra.envs import registry
 from palaestra.envs.core import Env
-from palaestra.envs.registry import UnknownEnvError, describe, discover, entries, find, register
+from palaestra.envs.registry import (
+    UnknownEnvError,
+    describe,
+    discover,
+    entries,
+    find,
+    register,
+    register_builtins,
+)
 from palaestra.envs.small import Compare
 
 ID = "palaestra/Compare-v0"
+register_builtins()
 
 
 @pytest.fixture
 def forget() -> Any:
     """Takes back what a test registers."""
-    known, ours = dict(gymnasium.registry), dict(registry._entries)  # pyright: ignore
+    known, ours = dict(gymnasium.registry), dict(registry._entries)  # pyright: ignore[reportPrivateUsage]
     yield
     gymnasium.registry.clear()
     gymnasium.registry.update(known)
-    registry._entries.clear()  # pyright: ignore
-    registry._entries.update(ours)  # pyright: ignore
+    registry._entries.clear()  # pyright: ignore[reportPrivateUsage]
+    registry._entries.update(ours)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_the_built_in_ids_are_registered_without_importing_families() -> None:
     code = (
         "import sys, palaestra, gymnasium;"
+        "heavy = ('torch', 'pydantic', 'palaestra.envs.small', 'palaestra.envs.code.env');"
         "print([i for i in gymnasium.registry if i.startswith('palaestra/')],"
-        "[m for m in sys.modules if m in ('torch', 'pydantic')"
-        " or m.startswith(('palaestra.envs.small', 'palaestra.envs.code', 'palaestra.envs.drills'))])"
+        "[m for m in sys.modules if m in heavy])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("['palaestra/Compare-v0', 'palaestra/Copy-v0', ")
@@ -54,7 +61,7 @@ def test_an_own_environment_is_made_in_three_views(forget: Any) -> None:
     assert env.spec is not None
     assert pickle.loads(pickle.dumps(env.spec)) == env.spec
     for view in ("tool", "token"):
-        assert gymnasium.make("my/Compare-v3", view=view).reset(seed=1)
+        gymnasium.make("my/Compare-v3", view=view).reset(seed=1)
     assert "my/Compare-v3" in [entry.id for entry in entries()]
 
 
@@ -125,7 +132,11 @@ def test_plug_ins_are_found_and_a_broken_one_is_a_warning(
         raise ImportError("no module named nothing")
 
     points = [Point("good", good), Point("bad", bad)]
-    monkeypatch.setattr(metadata, "entry_points", lambda group: points if group else [])
+
+    def entry_points(group: str) -> list[Point]:
+        return points if group == "palaestra.envs" else []
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
     with pytest.warns(UserWarning, match=r"plug-in bad \(my_envs\) is broken: ImportError"):
         assert discover() == ["good"]
     assert find("plug/Compare-v0").plugin == "good"

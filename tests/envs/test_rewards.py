@@ -3,12 +3,12 @@
 import doctest
 import math
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from palaestra.envs import rewards as module
 from palaestra.envs.exchange import RewardError
 from palaestra.envs.ledger import Ledger
@@ -23,6 +23,15 @@ from palaestra.envs.rewards import (
     Rewards,
     SelfEvaluation,
 )
+
+
+def misspelt(taks: Any) -> float:
+    return 1.0
+
+
+def pleased(messages: Any) -> float:
+    return 1.0
+
 
 PHIS = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=8)
 
@@ -57,7 +66,7 @@ def test_a_potential_pays_back_on_termination_env_rew3(phis: list[float]) -> Non
 def test_a_discounted_potential_pays_its_definition(phis: list[float], gamma: float) -> None:
     ledger = Ledger(Rewards(success=Outcome(), phi=Potential(2.0, gamma=gamma)))
     ledger.begin({"phi": phis[0]})
-    for before, after in zip(phis, phis[1:], strict=False):
+    for before, after in pairwise(phis):
         ledger.move({"phi": after})
         assert ledger.close(False)[0] == pytest.approx(2.0 * (gamma * after - before))
 
@@ -174,7 +183,7 @@ def test_weights_are_overridden_by_name() -> None:
         (lambda: Penalty(0.5, cap=1.0), "<= 0"),
         (lambda: Event(0.5, cap=-1.0), "cap is -1.0"),
         (lambda: Cost((-1.0, 1.0)), "0 <= low <= high"),
-        (lambda: Rewards(s=Outcome(fn=lambda taks: 1.0)), "parameter 'taks'; it may name task"),
+        (lambda: Rewards(s=Outcome(fn=misspelt)), "parameter 'taks'; it may name task"),
     ],
 )
 def test_impossible_terms_are_refused(make: Any, message: str) -> None:
@@ -189,7 +198,7 @@ def test_the_range_of_an_episode_holds_every_kind() -> None:
         phi=Progress(0.5),
         clap=Event(0.1, cap=0.3),
         format=Penalty(-0.1, cap=0.2),
-        taste=Judge(0.5, lambda messages: 1.0),
+        taste=Judge(0.5, pleased),
         belief=SelfEvaluation(0.1),
         harm=Cost(),
     )

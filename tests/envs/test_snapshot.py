@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from palaestra.envs.core import Env, EnvError, run
 from palaestra.envs.registry import make
 from palaestra.envs.snapshot import Snapshot, anchor, duplicate
@@ -78,6 +77,7 @@ def test_salted_forks_have_a_future_of_their_own(echo: Any) -> None:
     env = echo(limits={"turns": 20})
     env.start(seed=5)
     env.advance(TEXTS[1])
+
     def rolls(each: Env) -> list[str]:
         dice = '<tool_call>{"name": "dice", "arguments": {"sides": 1000000}}</tool_call>'
         return [each.advance(dice).messages[0].content for _ in range(3)]
@@ -106,7 +106,10 @@ env.restore(Snapshot.load(open({str(tmp_path / "saved")!r}, "rb").read()))
 print(env.advance({call!r}))
 """
     done = subprocess.run(
-        [sys.executable, "-c", "import palaestra\n" + code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", "import palaestra\n" + code],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == str(env.advance(call))
 
@@ -178,7 +181,7 @@ def test_equal_states_have_equal_anchors() -> None:
 
 
 def test_duplicates_share_nothing() -> None:
-    state = {"a": [1, {"b": {1}}], "c": (1, [2])}
+    state: Any = {"a": [1, {"b": {1}}], "c": (1, [2])}
     copy = duplicate(state)
     assert copy == state
     assert copy["a"][1]["b"] is not state["a"][1]["b"]

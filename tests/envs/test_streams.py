@@ -7,7 +7,6 @@ import sys
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-
 from palaestra.envs import streams
 from palaestra.envs.streams import Streams, fresh_seed
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
-
-import palaestra  # noqa: F401  registers the built-in ids
 from palaestra.envs.core import EnvError, Step
+from palaestra.envs.registry import register_builtins
 from palaestra.envs.vector import TextVectorEnv, WorkerVectorEnv
 
 ID = "palaestra/Compare-v0"
+register_builtins()
 
 
 def twenty(mode: str, view: str = "turn", **options: Any) -> list[Any]:
@@ -43,7 +43,7 @@ def test_async_gives_the_same_steps_with_and_without_shared_memory() -> None:
 
 def test_results_do_not_depend_on_the_width() -> None:
     def row(width: int) -> list[Any]:
-        envs = gymnasium.make_vec(ID, num_envs=width)
+        envs: Any = gymnasium.make_vec(ID, num_envs=width)
         envs.reset(seed=list(range(7, 7 + width)))
         call = '<tool_call>{"name": "compare", "arguments": {"n": 50}}</tool_call>'
         found = [envs.step([call] * width) for _ in range(3)]
@@ -52,8 +52,8 @@ def test_results_do_not_depend_on_the_width() -> None:
     assert row(1) == row(8)
 
 
-def made(kind: Any, echo: Any, rows: int = 3, **options: Any) -> Any:
-    envs = kind([echo(sandbox=options.pop("sandbox", None)) for _ in range(rows)], **options)
+def made(kind: Any, echo: Any, rows: int = 3, sandbox: Any = None, **options: Any) -> Any:
+    envs = kind([echo(sandbox=sandbox) for _ in range(rows)], **options)
     envs.reset(seed=1)
     return envs
 
@@ -93,24 +93,24 @@ def test_disabled_leaves_the_reset_to_the_caller(echo: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "message"),
+    ("method", "arguments", "message"),
     [
-        (lambda envs: envs.step(["x"]), "1 actions for 3 rows"),
-        (lambda envs: envs.reset(seed=[1, 2]), "2 seeds for 3 rows"),
-        (lambda envs: envs.reset(options={"reset_mask": np.zeros(3, np.bool_)}), "reset_mask is"),
-        (lambda envs: TextVectorEnv([]), "give at least one"),
+        ("step", {"actions": ["x"]}, "1 actions for 3 rows"),
+        ("reset", {"seed": [1, 2]}, "2 seeds for 3 rows"),
+        ("reset", {"options": {"reset_mask": np.zeros(3, np.bool_)}}, "reset_mask is"),
+        ("__init__", {"envs": []}, "give at least one"),
     ],
 )
-def test_impossible_calls_are_refused(echo: Any, call: Any, message: str) -> None:
+def test_impossible_calls_are_refused(echo: Any, method: str, arguments: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        call(made(TextVectorEnv, echo))
+        getattr(made(TextVectorEnv, echo), method)(**arguments)
 
 
 def test_infos_hold_only_what_was_asked_for(echo: Any, say: Any) -> None:
     envs = made(TextVectorEnv, echo, info_keys=("terms", "success"))
     *_, infos = envs.step(["done", say("clap"), "<tool_call>"])
     assert infos["terms"]["clap"].tolist() == [0.0, 0.1, 0.0]
-    assert infos["success"].tolist() == [True, None, None]
+    assert infos["success"].tolist() == [True, False, False]
     assert made(TextVectorEnv, echo).step(["done"] * 3)[4] == {}
 
 

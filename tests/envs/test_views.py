@@ -9,19 +9,19 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import palaestra  # noqa: F401  registers the built-in ids
 from palaestra.envs.actions import key_of
 from palaestra.envs.core import Env, Step
 from palaestra.envs.grammar import Grammar
 from palaestra.envs.messages import Image, Message, ToolCall
 from palaestra.envs.parsing import render
+from palaestra.envs.registry import register_builtins
 from palaestra.envs.tokenizers import FragmentTokenizer
 from palaestra.envs.tools import tool
 from palaestra.envs.turn import observe
 from palaestra.envs.views import TokenView, ToolCallView, trigrams, view
 
 ID = "palaestra/Compare-v0"
+register_builtins()
 OPTIONS: list[dict[str, Any]] = [
     {"view": "turn"},
     {"view": "turn", "observe": "transcript", "reasoning": "keep"},
@@ -181,11 +181,11 @@ def test_the_tool_view_reports_turn_ok_and_budget(echo: Any) -> None:
 class Doors(Env):
     """A menu of two, of which one is locked at first."""
 
-    image_shape = (2, 2, 3)
+    image_shape: Any = (2, 2, 3)
 
     def begin(self, task: Any) -> Message:
         self.state = {"open": False}
-        picture = Image.of(np.full(self.image_shape, 7, np.uint8))
+        picture = Image.of(np.full((2, 2, 3), 7, np.uint8))
         return Message("user", "two doors", images=(picture,))
 
     @tool
@@ -278,9 +278,9 @@ class Words(Env):
 
 def test_a_message_is_sent_by_the_token_that_ends_it() -> None:
     made = TokenView(Words(), context=16)
-    names = made.tokenizer
+    names: Any = made.tokenizer
     first, _ = made.reset(seed=1)
-    row = [names.obs, *names.encode("say yes now"), names.act]  # pyright: ignore
+    row: list[int] = [names.obs, *names.encode("say yes now"), names.act]
     assert first["length"] == len(row)
     assert first["tokens"][: len(row)].tolist() == row
     assert set(first["tokens"][len(row) :].tolist()) == {names.size}

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-
 from palaestra.agents.heads import Head
 from palaestra.agents.sampling import Sampler
 from palaestra.agents.shield import Grammar, Shield

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-
 from palaestra.agents.rows import Want
 from palaestra.agents.solo import Solo
 from palaestra.envs.small import KeyDoor

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from palaestra.agents.core import Policy, Seat, Turn
 from palaestra.agents.solo import Solo
 from palaestra.envs import Env, Message, TaskSet, tool

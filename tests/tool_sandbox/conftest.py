@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-
 from palaestra.tool_sandbox import Limits, MiB, Sandbox
 from palaestra.tool_sandbox.cell import StartFailed
 from palaestra.tool_sandbox.embedded import Embedded

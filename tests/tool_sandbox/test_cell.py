@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from palaestra.tool_sandbox import BadRequest, Limits, MiB, Sandbox, wire
 from palaestra.tool_sandbox.cell import Cell, Request, StartFailed
 

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
 from palaestra.tool_sandbox.guest import filter as calls
 from palaestra.tool_sandbox.guest.syscalls import NUMBERS, TABLES, call
 

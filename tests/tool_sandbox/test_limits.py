@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from palaestra.tool_sandbox import BadRequest, Limits, Result
 from palaestra.tool_sandbox.outcome import judge, reason_of
 from palaestra.tool_sandbox.wire import CAUSES, Ending

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
 from palaestra.tool_sandbox import (
     BadRequest,
     FileProblem,
@@ -245,9 +244,7 @@ def test_what_is_said_unasked_spoils_nothing_but_the_own_call(session: Session) 
 
 @pytest.mark.parametrize("noise", ["b'x' * 100", "b'PA' + bytes(200)", "b'\\0' * 100000"])
 def test_noise_on_the_line_ends_in_a_result(session: Session, noise: str) -> None:
-    assert session.execute(
-        f"import os; os.write(3, {noise})"
-    ).reason in (
+    assert session.execute(f"import os; os.write(3, {noise})").reason in (
         "killed",
         "timeout",
         "error",

@@ -6,7 +6,6 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from palaestra.tool_sandbox import wire
 
 texts = st.text(max_size=20)

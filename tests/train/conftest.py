@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from palaestra.train import config as settings
 from palaestra.train.config import Config
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 from palaestra.envs.grammar import Grammar
+from palaestra.envs.messages import ToolCall
+from palaestra.envs.parsing import Parser, hermes
 from palaestra.envs.tokenizers import FragmentTokenizer, Tokenizer
 from palaestra.train import choices, config
 from palaestra.train.config import ConfigError
@@ -22,11 +24,12 @@ class World:
         self,
         grammar: Grammar | None = None,
         tokenizer: Tokenizer | None = None,
-        items: Sequence[str] | None = None,
+        items: Sequence[str | ToolCall] | None = None,
     ) -> None:
         self.grammar, self.tokenizer, self.items = grammar, tokenizer, items
+        self.parser: Parser = hermes
 
-    def menu(self) -> Sequence[str] | None:
+    def menu(self) -> Sequence[str | ToolCall] | None:
         """The items."""
         return self.items
 
@@ -134,3 +137,11 @@ def test_a_shield_that_cannot_be_is_refused() -> None:
     settings = config.load(None, {"rollout.shield": "grammar", "policy.model": "hf:x"})
     with pytest.raises(ConfigError, match=r'give rollout\.shield "none"'):
         choices.resolve(settings, DRILL)
+
+
+def test_the_calls_of_a_menu_fit_into_a_message() -> None:
+    look = ToolCall("", "look", {"box": "the one on the left"}, (0, 0))
+    world = World(items=[look, "left"])
+    settings, _ = choices.resolve(config.load(None, {"env.id": "my/Env-v0"}), world)
+    text = '<tool_call>{"name": "look", "arguments": {"box": "the one on the left"}}</tool_call>'
+    assert settings.rollout.max_action_tokens == len(text) + 1  # bytes, and the end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -13,12 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
 from palaestra.train import checkpoint
-from palaestra.train.config import Config, load_run
+from palaestra.train.config import Config, load_run, to_toml
 from palaestra.train.loop import Summary, starts, train
 from palaestra.train.metrics import read
+from safetensors.torch import load_file
 
 MakeConfig = Callable[..., Config]
 CLOCK = ("second", "time", "latency", "memory")
@@ -152,36 +152,45 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(
 KILLED = """
 import os, sys
 from pathlib import Path
-from palaestra.train.config import load_run, load
-from palaestra.train import learner
+from palaestra.train import checkpoint, learner, metrics
+from palaestra.rollout import engine
+from palaestra.train.config import load
 from palaestra.train.loop import train
 
-folder, moment = Path(sys.argv[1]), int(sys.argv[2])
-original, count = learner.Learner._descend, 0
+folder, where, moment = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+owner, name = {
+    "update": (learner.Learner, "_descend"),
+    "decode": (engine._Gather, "decode"),
+    "save": (checkpoint, "_sync"),
+    "swap": (checkpoint, "_swap"),
+    "log": (metrics.Metrics, "write"),
+}[where]
+original, count = getattr(owner, name), 0
 
-def descend(self):
+def dying(*words, **more):
     global count
     count += 1
     if count == moment:
         os.kill(os.getpid(), 9)
-    return original(self)
+    return original(*words, **more)
 
-learner.Learner._descend = descend
+setattr(owner, name, dying)
 train(load(folder.parent / "run.toml", {}, preset="drill-code"), folder)
 """
 
 
-@pytest.mark.parametrize("moment", [1, 6])
-def test_kill_minus_nine_in_an_update_loses_nothing(
-    small_config: MakeConfig, tmp_path: Path, moment: int
+@pytest.mark.parametrize(
+    ("where", "moment"),
+    [("update", 1), ("update", 10), ("decode", 60), ("save", 3), ("swap", 2), ("log", 3)],
+)
+def test_kill_minus_nine_anywhere_loses_nothing(
+    small_config: MakeConfig, tmp_path: Path, where: str, moment: int
 ) -> None:
-    from palaestra.train.config import to_toml
-
     config = small_config(train__iterations=3, train__save_every=1)
     (tmp_path / "run.toml").write_text(to_toml(config))
     train(config, tmp_path / "whole")
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "parts"), str(moment)],
+        [sys.executable, "-c", KILLED, str(tmp_path / "parts"), where, str(moment)],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -190,7 +199,30 @@ def test_kill_minus_nine_in_an_update_loses_nothing(
     try:
         checkpoint.latest(tmp_path / "parts")
     except checkpoint.CheckpointError:
-        assert moment == 1  # killed before the first checkpoint: start again
+        assert (where, moment) == ("update", 1)  # killed before the first checkpoint
         return
     train(load_run(tmp_path / "parts"), tmp_path / "parts", resume=True)
     same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_full_disk_while_saving_leaves_the_checkpoint_before(
+    small_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, count = checkpoint._write_index, 0  # pyright: ignore[reportPrivateUsage]
+
+    def full(folder: Path, iteration: int) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(folder, iteration)
+
+    monkeypatch.setattr(checkpoint, "_write_index", full)
+    config = small_config(train__iterations=3, train__save_every=1, train__eval_every=0)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left.*--resume"):
+        train(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path / "run").iteration == 1
+    train(load_run(tmp_path / "run"), tmp_path / "run", resume=True)
+    train(config, tmp_path / "whole")
+    same(tmp_path / "whole", tmp_path / "run")

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from palaestra.agents.rows import Want
 from palaestra.algos import returns
 from palaestra.envs.small import KeyDoor

@@ -87,7 +87,11 @@ def _split(
     os.closerange(3, opener)
     os.write(opener, b"x")
     os.closerange(3, 256)
+    if jail.plan.mode != "full":
+        unjailed.adopt()
     os.waitpid(pid, 0)
+    if jail.plan.mode != "full":  # no namespace died with it, so its orphans came to us
+        unjailed.end_descendants()
     os._exit(0)
 
 

@@ -264,7 +264,7 @@ class Session:
         branch.close()
         del self._branches[name]
         if not self._branches:
-            self._server.finish()
+            self._server.end()
         self._kill_strays()
         try:
             if self._active == name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import atexit
 import contextlib
+import errno
 import fcntl
 import gc
 import io
@@ -216,7 +217,8 @@ def ending(problem: BaseException) -> int:
         sys.excepthook(type(problem), problem, problem.__traceback__)
     except BaseException:
         _last_words(problem)
-    if isinstance(problem, MemoryError):
+    refused = isinstance(problem, OSError) and problem.errno == errno.ENOMEM
+    if refused or isinstance(problem, MemoryError):
         return OUT_OF_MEMORY
     return 130 if isinstance(problem, KeyboardInterrupt) else 1
 

@@ -94,11 +94,11 @@ class Server:
                 self._armed = self.arm()
             for fd, _ in poller.poll():
                 if fd != control.fileno():
-                    end()
+                    self.end()
             try:
                 frame, fds = wire.read_frame_fds(control, 8)
             except (wire.Hangup, wire.Malformed, OSError):
-                end()
+                self.end()
             if frame.kind == wire.RUN:
                 self.execute(frame, fds)
             elif frame.kind == wire.CALL:
@@ -106,7 +106,7 @@ class Server:
 
                 branch.converse(self, frame)
             elif frame.kind != wire.HURRY:  # one that came too late is no mistake
-                end()
+                self.end()
 
     def execute(self, frame: wire.Frame, fds: list[int]) -> None:
         """One request, from its frame to its reply."""
@@ -177,7 +177,7 @@ class Server:
             self.setting.control.fileno(): self._interrupted
         }
         if self.setting.launcher >= 0:
-            events[self.setting.launcher] = end
+            events[self.setting.launcher] = self.end
         return events
 
     def over_memory(self) -> Callable[[], bool] | None:
@@ -198,32 +198,34 @@ class Server:
             lifelines.append(self.setting.launcher)
         while True:
             if self.setting.launcher in select.select(lifelines, [], [])[0]:
-                end()
+                self.end()
             try:
                 frame = wire.read_frame(self.setting.control)
             except (wire.Hangup, wire.Malformed, OSError):
-                end()
+                self.end()
             if frame.kind == wire.CALL:
                 return frame
             if frame.kind != wire.HURRY:
-                end()
+                self.end()
 
     def fail(self, text: str) -> NoReturn:
         """Ends a cell that is in no state to go on."""
         self.reply(wire.FAILED, 0, wire.pack_json({"step": "session", "code": 0, "text": text}))
-        end()
+        self.end()
 
-    def finish(self) -> NoReturn:
-        """Ends the cell of a session without branches."""
-        end()
+    def end(self) -> NoReturn:
+        """The worker's end: with pid 1 the kernel kills everybody in the namespace."""
+        if not self.setting.alone:
+            self.crowd.signal(signal.SIGKILL)
+        os._exit(0)
 
     def _interrupted(self) -> float | None:
         try:
             frame = wire.read_frame(self.setting.control)
         except (wire.Hangup, wire.Malformed, OSError):
-            end()
+            self.end()
         if frame.kind != wire.HURRY or len(frame.body) != 8:
-            end()
+            self.end()
         return time.monotonic() + wire.SECONDS.unpack(frame.body)[0]
 
     def _bury(self, pid: int) -> tuple[int, float, int]:
@@ -247,7 +249,7 @@ class Server:
         try:
             self.setting.control.sendall(wire.pack(kind, request_id, body))
         except OSError:
-            end()
+            self.end()
 
     def oom_kills(self) -> int:
         """How often the kernel killed in this group for want of memory."""
@@ -269,11 +271,6 @@ def execution_rows() -> int:
     from .watch import ROWS_MOST
 
     return ROWS_MOST
-
-
-def end() -> NoReturn:
-    """The cell's end: with pid 1 the kernel kills everybody in the namespace."""
-    os._exit(0)
 
 
 def reset_signals() -> None:

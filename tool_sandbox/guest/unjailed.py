@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 
-from . import clean, landlock, layout
+from . import clean, landlock, layout, trees
 from .jail import Jail, JailError
 from .syscalls import call
 
@@ -69,6 +70,17 @@ def _remove(path: str, depth: int) -> None:
 def adopt() -> None:
     """Orphans come to us, so that walking our tree finds everybody."""
     call("prctl", _SUBREAPER, 1, 0, 0, 0)
+
+
+def end_descendants() -> None:
+    """Kills and reaps all that descend from this process."""
+    crowd = trees.Descendants(trees.Proc(-1))
+    while True:
+        crowd.signal(signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def require() -> int:
