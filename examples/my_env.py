@@ -1,7 +1,6 @@
-"""Own environment, defined, registered, checked, trained: python my_env.py RUN_DIR ITERATIONS."""
+"""An environment of your own; `python my_env.py --train.iterations 20` checks and trains it."""
 
 import sys
-from pathlib import Path
 from typing import Literal
 
 from palaestra.envs import Env, Outcome, Penalty, Rewards, TaskSet, ToolCall, register, tool
@@ -33,11 +32,9 @@ class Boxes(Env):
 
 
 register("my/Env-v0", Boxes, summary="Find the coin in one of three boxes.")
-
 if __name__ == "__main__":
+    from palaestra.cli.main import main
     from palaestra.testing import check_environment
-    from palaestra.train import config, loop
 
     print(check_environment(Boxes, quick=True))
-    settings = config.load(overrides={"env.id": "my/Env-v0", "train.iterations": sys.argv[2]})
-    print(loop.train(settings, Path(sys.argv[1])).evaluations["greedy"]["success"])
+    main(["train", "--env.id", "my/Env-v0", *sys.argv[1:]])

@@ -20,6 +20,7 @@ from ..envs.messages import Message
 from . import strategies
 
 LONGEST = 6  # messages of a drawn episode
+SHRINKS = 150  # episodes tried to make a counterexample shorter
 # an environment may be slow, and its own test may draw examples too
 CALM = (
     HealthCheck.too_slow,
@@ -165,6 +166,7 @@ class Trial:
         """
         drawn = self.messages if actions is None else actions
         shown: list[tuple[int, list[Any], Exception]] = []
+        patience = SHRINKS
 
         @settings(
             max_examples=examples or self.examples,
@@ -176,6 +178,11 @@ class Trial:
         )
         @given(st.integers(0, 2**20), st.lists(drawn, max_size=longest))
         def body(seed: int, several: list[Any]) -> None:
+            nonlocal patience
+            if shown:
+                patience -= 1
+                if patience < 0:  # what fails by chance would be shrunk for minutes
+                    return
             try:
                 check(seed, several)
             except InapplicableError:
@@ -191,7 +198,7 @@ class Trial:
         except Exception as error:
             if not shown:
                 raise
-            seed, several, cause = shown[-1]
+            seed, several, cause = min(shown, key=lambda case: (len(case[1]), len(repr(case[:2]))))
             raise ViolationError(described(cause), seed, several) from error
 
     def each_seed(self, count: int) -> range:

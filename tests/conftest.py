@@ -6,9 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from hypothesis import HealthCheck, settings
-
 import palaestra
+from hypothesis import HealthCheck, settings
 
 # pytest imports the root's __init__.py under the name of the checkout folder as well
 sys.modules.setdefault(Path(palaestra.__file__).parent.name, palaestra)

@@ -7,6 +7,7 @@ unix socket in a folder that only the two know, so nothing of ours passes throug
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import shutil
@@ -75,8 +76,10 @@ class Docker:
             ) from None
         if images.PYTHON not in labels:
             raise StartFailed(
-                "image", 0, f"{image} has no label {images.PYTHON}; build it with: "
-                f"palaestra sandbox build --from {image}"
+                "image",
+                0,
+                f"{image} has no label {images.PYTHON}; build it with: "
+                f"palaestra sandbox build --from {image}",
             )
         return labels[images.PYTHON]
 
@@ -364,7 +367,9 @@ def remove_orphans(client: Any) -> int:
     would remove the containers of a trainer that lives.
     """
     count = 0
-    for container in client.containers.list(all=True, filters={"label": OWNER}, ignore_removed=True):
+    for container in client.containers.list(
+        all=True, filters={"label": OWNER}, ignore_removed=True
+    ):
         pid, _, rest = container.labels.get(PID, "").partition(":")
         started, _, space = rest.partition(":")
         ours = space == str(os.stat("/proc/self/ns/pid").st_ino)
@@ -445,18 +450,5 @@ def _build(client: Any, base: str, name: str) -> str:
     )
     python = found.decode().strip()
     text = images.dockerfile(base, python).encode()
-    client.images.build(fileobj=_Text(text), tag=name, network_mode="none", rm=True)
+    client.images.build(fileobj=io.BytesIO(text), tag=name, network_mode="none", rm=True)
     return name
-
-
-class _Text:
-    """A Dockerfile that is no file."""
-
-    def __init__(self, data: bytes) -> None:
-        import io
-
-        self._file = io.BytesIO(data)
-
-    def read(self, count: int = -1) -> bytes:
-        """Part of it."""
-        return self._file.read(count)

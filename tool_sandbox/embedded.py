@@ -24,7 +24,7 @@ from .limits import Limits
 from .resources import Group, Groups
 
 _GUEST = Path(__file__).parent / "guest" / "zygote.py"
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
@@ -33,7 +33,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
-_FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
+FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _FIRST_ID = 1_000_000_000  # no account has an id from here on
 Mode = Literal["full", "reduced", "bare"]
 _END = 5.0  # seconds a killed process has to disappear
@@ -151,11 +151,11 @@ class Zygote:
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
         self._errors = os.memfd_create("zygote", os.MFD_CLOEXEC)
-        command = [self._python, *_FLAGS, str(_GUEST), str(theirs.fileno())]
+        command = [self._python, *FLAGS, str(_GUEST), str(theirs.fileno())]
         try:
             self._process = subprocess.Popen(
                 command,
-                env=_ENVIRONMENT,
+                env=ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -143,7 +143,10 @@ class _Gatherer:
         executable = os.path.realpath(sys.executable)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         library = Path(os.__file__).resolve().parent
-        binaries = [executable, *(shutil.which(tool, path="/usr/bin:/bin") or "" for tool in _TOOLS)]
+        binaries = [
+            executable,
+            *(shutil.which(tool, path="/usr/bin:/bin") or "" for tool in _TOOLS),
+        ]
         self._file(executable, f"opt/python/bin/{version}")
         self._tree(library, f"opt/python/lib/{version}")
         for path in filter(None, binaries[1:]):

@@ -18,10 +18,9 @@ from ..agents.solo import Solo
 from ..agents.tiny import Tiny
 from ..envs import registry
 from ..envs.core import Env
-from ..envs.grammar import Grammar as ActionGrammar
-from ..envs.parsing import render
 from ..envs.tokenizers import ByteTokenizer, Tokenizer
 from .checkpoint import CheckpointError
+from .choices import action_grammar
 from .config import check_options
 from .settings import Config
 
@@ -107,7 +106,7 @@ def shield(kind: str, env: Env, tokenizer: Tokenizer) -> Shield | None:
     """The token rules of ``rollout.shield``: the env's grammar, its fragments, or none."""
     if kind == "none":
         return None
-    grammar = env.grammar or menu_grammar(env)
+    grammar = action_grammar(env)
     if grammar is None:
         return None
     automaton = grammar.automaton(tokenizer)
@@ -122,12 +121,3 @@ def describe(config: Config, policy: Sampler) -> str:
     size = sum(parameter.numel() for parameter in policy.parameters())
     where = config.train.device if config.train.device != "auto" else "cpu"
     return f"{config.env.id}, seed {config.seed}: {size:,} weights on {where}, {config.train.dtype}"
-
-
-def menu_grammar(env: Env) -> ActionGrammar | None:
-    """The grammar whose actions are exactly the items of the env's menu; None without one."""
-    items = env.menu()
-    if items is None:
-        return None
-    texts = [one if isinstance(one, str) else render([one], env.parser) for one in items]
-    return ActionGrammar.of_menu(texts)

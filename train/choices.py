@@ -56,15 +56,12 @@ class Choice(NamedTuple):
         return f"{self.key} = {self.value} ({self.reason})"
 
 
-def resolve(
-    config: Config, env: Speaker, *, model_context: int | None = None
-) -> tuple[Config, list[str]]:
+def resolve(config: Config, env: Speaker) -> tuple[Config, list[str]]:
     """Fill what the config leaves open; keys that were given always win (learning.md 5).
 
     Args:
         config: as ``config.load`` made it.
         env: the environment of ``config.env``.
-        model_context: longest context of a Hugging Face model, in tokens.
 
     Returns:
         The effective config, and one line for each key that was chosen.
@@ -75,7 +72,7 @@ def resolve(
     _refuse_shield(config, env)
     chosen = [
         *_of_the_algorithm(config),
-        *(_of_a_model(config, env, model_context) if config.policy.model else ()),
+        *(_of_a_model(config, env) if config.policy.model else ()),
     ]
     config = _with(config, chosen)
     rest = _of_the_env(config, env)
@@ -87,15 +84,20 @@ def resolve(
     return _with(config, last), lines
 
 
+def action_grammar(env: Speaker) -> Grammar | None:
+    """What the agent may write: the env's grammar, else the items of its menu; None: anything."""
+    if env.grammar is not None or (items := env.menu()) is None:
+        return env.grammar
+    texts = [item if isinstance(item, str) else render([item], env.parser) for item in items]
+    return Grammar.of_menu(texts)
+
+
 def longest_message(env: Speaker) -> int | None:
-    """Most tokens a message of the env's grammar or menu has, its end included; None without."""
-    grammar = env.grammar
-    if grammar is None:
-        if (items := env.menu()) is None:
-            return None
-        texts = [item if isinstance(item, str) else render([item], env.parser) for item in items]
-        grammar = Grammar.of_menu(texts)
-    return _longest(grammar.automaton(env.tokenizer or ByteTokenizer()))
+    """Most tokens that a legal message has, its end included; None where anything is legal."""
+    grammar = action_grammar(env)
+    return (
+        None if grammar is None else _longest(grammar.automaton(env.tokenizer or ByteTokenizer()))
+    )
 
 
 def _tokenizer(env: Speaker) -> str:
@@ -149,7 +151,7 @@ def _of_the_algorithm(config: Config) -> list[Choice]:
     return _open(config, wishes)
 
 
-def _of_a_model(config: Config, env: Speaker, model_context: int | None) -> list[Choice]:
+def _of_a_model(config: Config, env: Speaker) -> list[Choice]:
     reason = "a Hugging Face model"
     calls = max(1, (longest_message(env) or 0) // TOKENS_OF_A_DRILL_CALL)
     tokens = HF_TOKENS_PER_CALL * calls if _at_home(config) else TOKENS_ELSEWHERE
@@ -159,7 +161,7 @@ def _of_a_model(config: Config, env: Speaker, model_context: int | None) -> list
         Choice("entropy.end", 0.0, reason),
         Choice("rollout.shield", "none", f"{reason} has tokens of its own"),
         Choice("rollout.max_action_tokens", tokens, reason),
-        Choice("policy.context", min(model_context or HF_CONTEXT, HF_CONTEXT), "the model's"),
+        Choice("policy.context", HF_CONTEXT, f"{reason}; less where it reads less"),
         Choice("rollout.batch", 32, reason),
         Choice("algo.minibatch", 16, reason),
     ]

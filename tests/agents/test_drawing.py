@@ -92,7 +92,7 @@ def test_cuts_keep_what_they_say() -> None:
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]], dtype=torch.float64).log()
 
     def kept(hooked: Hooks) -> list[bool]:
-        return (effective(logits, hooked) > float("-inf"))[0].tolist()
+        return [bool(x) for x in effective(logits, hooked)[0] > float("-inf")]
 
     assert kept(Hooks(top_k=torch.tensor([2]))) == [True, True, False, False]
     assert kept(Hooks(top_p=torch.tensor([0.71]))) == [True, True, True, False]

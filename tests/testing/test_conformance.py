@@ -61,6 +61,7 @@ def test_a_planted_fault_is_named_by_its_law(kind: type[Env]) -> None:
     assert f"FAIL {code}" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
 def test_a_planted_fault_breaks_few_other_laws(kind: type[Env]) -> None:
     report = check_environment(kind, quick=True, views=("turn",))

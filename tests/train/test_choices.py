@@ -100,22 +100,20 @@ def test_a_smaller_batch_takes_the_minibatch_with_it() -> None:
 
 
 def test_a_hugging_face_model_gets_its_own_values() -> None:
-    settings, lines = choices.resolve(
-        config.load(None, {"policy.model": "hf:some/model"}), DRILL, model_context=512
-    )
+    settings, lines = choices.resolve(config.load(None, {"policy.model": "hf:some/model"}), DRILL)
     assert settings.optim.lr == 1e-5
     assert (settings.entropy.start, settings.entropy.end) == (0.0, 0.0)
     assert (settings.kl.mode, settings.kl.coef) == ("loss", 0.02)
     assert settings.rollout.shield == "none"
     assert settings.rollout.max_action_tokens == 48
-    assert settings.policy.context == 512
+    assert settings.policy.context == 2_048
     assert (settings.rollout.batch, settings.algo.minibatch) == (32, 16)
     assert len(lines) == 10
 
 
-def test_a_long_model_is_read_up_to_2048_tokens_and_given_values_stay() -> None:
+def test_a_hugging_face_model_keeps_the_values_given() -> None:
     given = {"policy.model": "hf:m", "optim.lr": "1e-4", "kl.mode": "none"}
-    settings, _ = choices.resolve(config.load(None, given), DRILL, model_context=131_072)
+    settings, _ = choices.resolve(config.load(None, given), DRILL)
     assert settings.policy.context == 2_048
     assert settings.optim.lr == 1e-4
     assert (settings.kl.mode, settings.kl.coef) == ("none", 0.0)

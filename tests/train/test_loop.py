@@ -219,7 +219,7 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(
 
     monkeypatch.setattr(checkpoint, "_write_index", full)
     config = small_config(train__iterations=3, train__save_every=1, train__eval_every=0)
-    with pytest.raises(checkpoint.CheckpointError, match="No space left.*--resume"):
+    with pytest.raises(checkpoint.CheckpointError, match=r"No space left.*--resume"):
         train(config, tmp_path / "run")
     monkeypatch.undo()
     assert checkpoint.latest(tmp_path / "run").iteration == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ MakeConfig = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")
-def played(small_config: MakeConfig) -> Iterator[tuple[Any, Batch]]:
+def played(small_config: MakeConfig) -> tuple[Any, Batch]:
     torch.set_num_threads(1)
     config = small_config(policy__context=900, rollout__shield="grammar")
     env = KeyDoor()
@@ -28,7 +28,7 @@ def played(small_config: MakeConfig) -> Iterator[tuple[Any, Batch]]:
     engine = Engine(build.agent(config, policy, env), KeyDoor)
     batch = Batch.of(engine.gather([Start(seed, group=seed // 2) for seed in range(8)]))
     engine.close()
-    yield policy, batch
+    return policy, batch
 
 
 def update(
