@@ -75,6 +75,7 @@ class Reader:
             self.grid = Grid(torch.from_numpy(place), torch.from_numpy(token))
             query = positions[token].reshape(self.count, self.width)
         sees = torch.arange(span) <= torch.from_numpy(query)[..., None]  # [count, width, span]
+        self._index: Tensor | None = None
         self._mask = torch.where(sees, 0.0, float("-inf"))[:, None]
 
     def mask(self, dtype: torch.dtype) -> Tensor:
@@ -86,25 +87,31 @@ class Reader:
     def write(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Keep keys and values [n, kv_heads, d]; those of the rows [count, kv_heads, span, d]."""
         keys, values = self._arena.layer(layer, k)
-        keys[self._rows, :, self._places] = k
-        values[self._rows, :, self._places] = v
+        if self._index is None:  # of each head's vector among all of a layer, [n * kv_heads]
+            heads, length = keys.shape[1:3]
+            head = self._rows[:, None] * heads + torch.arange(heads)
+            self._index = (head * length + self._places[:, None]).reshape(-1)
+        d = keys.shape[3]
+        for kept, new in ((keys, k), (values, v)):
+            kept.view(-1, d).index_copy_(0, self._index, new.reshape(-1, d).to(kept.dtype))
         here = slice(self._first, self._first + self.count)
         return keys[here, :, : self._span], values[here, :, : self._span]
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Keep k and v; attention of q [n, heads, d] over its row, [n, heads * d]."""
         keys, values = self.write(layer, k, v)
-        mask = self.mask(q.dtype)
+        mask = self.mask(keys.dtype)
         n, heads, d = q.shape
+        block = q.to(keys.dtype)
         if self.grid is None:
             # heads that share keys become queries of one head: no key is read twice
-            q = q.reshape(n, keys.shape[1], heads // keys.shape[1], d)
-            out = scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-            return out.reshape(n, heads * d)
-        block = q[self.grid.token].view(self.count, self.width, heads, d).transpose(1, 2)
+            block = block.reshape(n, keys.shape[1], heads // keys.shape[1], d)
+            out = scaled_dot_product_attention(block, keys, values, attn_mask=mask)
+            return out.reshape(n, heads * d).to(q.dtype)
+        block = block[self.grid.token].view(self.count, self.width, heads, d).transpose(1, 2)
         grouped = heads != keys.shape[1]
         out = scaled_dot_product_attention(block, keys, values, attn_mask=mask, enable_gqa=grouped)
-        return out.transpose(1, 2).reshape(-1, heads * d)[self.grid.place]
+        return out.transpose(1, 2).reshape(-1, heads * d)[self.grid.place].to(q.dtype)
 
 
 class Arena:
@@ -130,8 +137,11 @@ class Arena:
         """Keys and values of a layer; made when first asked for."""
         while len(self._keys) <= index:
             shape = self.rows, like.shape[1], self.places + 1, like.shape[2]
-            self._keys.append(like.new_zeros(shape))
-            self._values.append(like.new_zeros(shape))
+            # attention of one query in bfloat16 is five times slower than in float32 on a CPU
+            slow = like.dtype == torch.bfloat16 and like.device.type == "cpu"
+            kind = torch.float32 if slow else like.dtype
+            self._keys.append(like.new_zeros(shape, dtype=kind))
+            self._values.append(like.new_zeros(shape, dtype=kind))
         return self._keys[index], self._values[index]
 
     def grow(self, rows: int, places: int) -> None:

@@ -101,6 +101,13 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     return out
 
 
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x [N, heads, d] by angles [N, 1, d / 2]."""
+    if torch.is_grad_enabled():
+        return cast(Tensor, Rotate.apply(x, cos, sin))
+    return _turned(x, cos, sin, 1.0)
+
+
 class Gated(torch.autograd.Function):
     """silu(gate) * up of [N, 2 F] -> [N, F], with one buffer for both gradients."""
 
@@ -122,6 +129,14 @@ class Gated(torch.autograd.Function):
         torch.mul(grads[0], soft, out=right)
         torch.ops.aten.silu_backward.grad_input(grads[0] * up, gate, grad_input=left)
         return (out,)
+
+
+def gated(both: Tensor) -> Tensor:
+    """silu(gate) * up of [N, 2 F] -> [N, F]."""
+    if torch.is_grad_enabled():
+        return cast(Tensor, Gated.apply(both))
+    gate, up = both.chunk(2, -1)
+    return functional.silu(gate).mul_(up)
 
 
 class Scaled(torch.autograd.Function):
@@ -148,6 +163,8 @@ class Scaled(torch.autograd.Function):
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm of the last axis, computed in float32 at least."""
     kind = torch.promote_types(x.dtype, torch.float32)
+    if not torch.is_grad_enabled():
+        return functional.rms_norm(x.to(kind), weight.shape, weight.to(kind), eps).to(x.dtype)
     return cast(Tensor, Scaled.apply(x.to(kind), weight.to(kind), eps)).to(x.dtype)
 
 
@@ -177,6 +194,7 @@ class Decoder(nn.Module):
         both = wide + 2 * shape.kv_heads * shape.head_dim
         self.embed = nn.Parameter(torch.zeros(shape.vocab, d))
         self.layers = nn.ModuleList()
+        self._fused: list[Weights] | None = None
         for _ in range(shape.layers):
             sizes: dict[str, tuple[int, ...]] = {
                 "norm1": (d,), "qkv": (both, d), "out": (d, wide),
@@ -215,6 +233,8 @@ class Decoder(nn.Module):
 
         Norms stay as they are: they act on the residual stream, which is float32.
         """
+        if dtype is None and self._fused is not None:
+            return self._fused
         out: list[Weights] = []
         for block in self.layers:
             found = cast(dict[str, Tensor], dict(block.named_parameters(recurse=False)))
@@ -224,7 +244,13 @@ class Decoder(nn.Module):
                     name: x if name in norms else x.detach().to(dtype) for name, x in found.items()
                 }
             out.append(Weights(**found))
+        if dtype is None:
+            self._fused = out
         return out
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._fused = None  # moving or casting a module may make new parameters
+        return super()._apply(fn, recurse)
 
     def hidden(
         self,
@@ -287,7 +313,7 @@ class Decoder(nn.Module):
         x = x + functional.linear(attended, w.out, w.out_bias)
         h = rms_norm(x, w.norm2, shape.eps).to(w.qkv.dtype)
         both = functional.linear(h, w.gate_up, w.gate_up_bias)
-        return x + functional.linear(cast(Tensor, Gated.apply(both)), w.down, w.down_bias)
+        return x + functional.linear(gated(both), w.down, w.down_bias)
 
     def _rotated(
         self, qkv: Tensor, w: Weights, turn: tuple[Tensor, Tensor]
@@ -302,7 +328,7 @@ class Decoder(nn.Module):
         else:
             both = qkv[:, : shape.heads + shape.kv_heads]
         cos, sin = turn
-        both = cast(Tensor, Rotate.apply(both, cos.to(both.dtype), sin.to(both.dtype)))
+        both = rotate(both, cos.to(both.dtype), sin.to(both.dtype))
         return both[:, : shape.heads], both[:, shape.heads :], v
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -359,7 +359,8 @@ class _Cache:
         flat = [x.transpose(1, 2).flatten(0, 1) for x in (keys, values)]
         if reader.grid is not None:
             flat = [x[reader.grid.place] for x in flat]
-        return reader.write(layer, flat[0], flat[1])
+        kept = reader.write(layer, flat[0], flat[1])
+        return kept[0].to(keys.dtype), kept[1].to(keys.dtype)
 
     def get_seq_length(self, layer: int = 0) -> int:
         """Positions are given, so nobody needs it; tokens of the longest row."""

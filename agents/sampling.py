@@ -253,7 +253,9 @@ class Sampler:
             if self._cast is None:
                 self._cast = self._decoder.weights(self.dtype)
             return self._decoder.hidden(ids, reader, reader, ends, self._cast)
-        with torch.autocast(ids.device.type, self.dtype, enabled=self.dtype is not None):
+        if self.dtype is None:
+            return self.model.hidden(ids, reader, reader, ends)
+        with torch.autocast(ids.device.type, self.dtype):
             return self.model.hidden(ids, reader, reader, ends)
 
     def _read(self, states: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -27,7 +27,7 @@ from .exchange import (
 )
 from .ledger import Ledger
 from .messages import JSON, Message, ToolResult
-from .outside import Workbench, run, shared_sandbox
+from .outside import Workbench, given, run, shared_sandbox
 from .randomization import Domain, Randomizer
 from .rules import Rules
 from .snapshot import Snapshot
@@ -166,11 +166,14 @@ class Env(Rules, gymnasium.Env[Any, Any]):
         self.observe, self.reasoning = "text", "drop"
         self.randomizer = Randomizer.of(self.domain, domain)
         self.sampler = self.tasks.sampler()
+        self.plan = self.rewards.plan
         self.standard = tuple(
             name
             for name in STANDARD
             if name in self.rewards and getattr(self.rewards[name], "fn", None) is None
         )
+        self.pays_always = self.standard not in ((), ("format",))
+        self.shortest = min(self.limits.result_chars, self.limits.observation_chars - 1)
         self.most_calls = self.limits.calls or sys.maxsize
         self.env_id = f"{type(self).__module__}:{type(self).__qualname__}"
         self.first_seed = seed
@@ -184,7 +187,8 @@ class Env(Rules, gymnasium.Env[Any, Any]):
         self.task: Task = Task({"id": "none"})
         self.session: Workbench | None = None
         self.shown = 0  # messages that render_mode "human" has printed
-        self._given_sandbox = sandbox
+        # a callable, so that it can be handed on without opening anything
+        self.sandbox_source = shared_sandbox if sandbox is None else partial(given, sandbox)
 
     # what an author may use
 
@@ -204,7 +208,7 @@ class Env(Rules, gymnasium.Env[Any, Any]):
             **options: `limits` and `files` of `Sandbox.session`.
         """
         if self.session is None:
-            self.session = Workbench(self.shared_sandbox, **options)
+            self.session = Workbench(self.sandbox_source, **options)
         return self.session
 
     def close_session(self) -> None:
@@ -275,7 +279,20 @@ class Env(Rules, gymnasium.Env[Any, Any]):
 
     def advance(self, action: str | Message) -> Step:
         """Proposes, runs what must be run outside, and settles, until there is a step."""
-        out: Step | Pending = self.propose(action)
+        if self.episode.over:
+            raise EpisodeOver(rendering.over(self))
+        try:
+            pending = reading.read(self, action)
+            if not pending.requests:  # one road in one frame: the common case
+                out = settling.settle(self, pending, ())
+                if isinstance(out, Step):
+                    return out
+                pending = out
+        except Exception as error:
+            raise rendering.fault(self, error) from error
+        return self._outside(pending)
+
+    def _outside(self, out: Step | Pending) -> Step:
         while not isinstance(out, Step):
             out = self.settle(out, run((out,), timing=self.timing)[0] if out.requests else ())
         return out
@@ -380,8 +397,4 @@ class Env(Rules, gymnasium.Env[Any, Any]):
     @property
     def sandbox(self) -> Sandbox:
         """Where untrusted code runs: the one given, or one shared by the process."""
-        return self.shared_sandbox()
-
-    def shared_sandbox(self) -> Sandbox:
-        """Returns `sandbox`; a method, so that it can be handed on without opening anything."""
-        return shared_sandbox() if self._given_sandbox is None else self._given_sandbox
+        return self.sandbox_source()

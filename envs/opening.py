@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .exchange import NOTHING
 from .messages import Message
+from .paying import facts
 from .reading import fit
-from .settling import facts
 from .streams import fresh_seed
 from .tasks import Task, TaskError
 

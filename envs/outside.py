@@ -47,6 +47,11 @@ def sandbox_stats() -> Stats | None:
         return _shared[0].stats if _shared else None
 
 
+def given(sandbox: Sandbox) -> Sandbox:
+    """Returns the sandbox that an environment was given."""
+    return sandbox
+
+
 def pool() -> ThreadPoolExecutor:
     """Returns the threads that wait for sessions and the network, made at first use."""
     with _lock:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .exchange import NOTHING, EnvError, Need, Pending, Reply, Request, Step
-from .ledger import number
-from .messages import JSON, Message, Problem, ToolCall, ToolResult
+from .messages import Message, Problem, ToolCall, ToolResult
+from .paying import grade, pay_repeat, pay_standard
 from .reading import advance_generator, clean, fit, sandbox_request
 from .tools import Luck, Tool
 from .work import refused
@@ -19,8 +19,6 @@ __all__ = ["settle"]
 
 new = cast(Any, tuple.__new__)  # half the price of calling the class: these are the hot values
 QUIET = Reply()  # a message whose tools have said all there is to say
-# what a message that is not in form is penalised for, once a message, under the term `format`
-FORM = ("malformed", "unknown_tool", "bad_arguments", "too_long", "too_many_calls")
 
 
 def settle(env: Env, pending: Pending, answers: Sequence[ToolResult]) -> Step | Pending:
@@ -196,7 +194,7 @@ def conclude(env: Env, pending: Pending, reply: Reply | Need | None) -> Step | P
         reply = QUIET
     if isinstance(reply, Need):
         pending.need = reply
-    elif env.rewards.plan.beliefs and reply.end is None and not reply.excluded:
+    elif env.plan.beliefs and reply.end is None and not reply.excluded:
         pending.reply = reply
         pending.need = belief(env, pending)
     else:
@@ -218,10 +216,17 @@ def belief(env: Env, pending: Pending) -> Need:
 def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     """Books the step and returns it."""
     episode, ledger = env.episode, env.ledger
-    said, seconds, cost, problems = spoken(env, pending, reply)
+    results = pending.results
+    said: tuple[Message, ...]
+    if len(results) == 1 and reply is QUIET and (only := plain(env, results[0])) is not None:
+        # nearly all messages: one call whose result needs nothing done to it
+        said, seconds, cost = only
+        problems = pending.problems
+    else:
+        said, seconds, cost, problems = spoken(env, pending, reply)
     episode.messages.append(pending.message)
     episode.messages.extend(said)
-    calls = len(pending.results)
+    calls = len(results)
     episode.step(calls, seconds, cost)
     if reply is not QUIET:
         for term, value, call_id, span in reply.credits:
@@ -230,10 +235,10 @@ def finish(env: Env, pending: Pending, reply: Reply) -> Step:
             ledger.charge(name, value)
         if reply.excluded:
             return end_excluded(env, said, reply.end or "excluded", problems, calls)
-    if env.standard:
+    if problems or env.pays_always:
         pay_standard(env, pending, problems, seconds, cost)
     success = reply.success
-    if env.rewards.plan.graded:
+    if env.plan.graded:
         success = grade(env, pending, reply, success)
     potentials: Mapping[str, float] = NOTHING
     if env.has_potentials:
@@ -265,6 +270,15 @@ def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     return new(Step, (said, reward, terms, credits, costs, *play))
 
 
+def plain(env: Env, result: ToolResult | None) -> tuple[tuple[Message], float, float] | None:
+    """Returns what is said of a short, clean result, and its seconds and money; else None."""
+    assert result is not None
+    call_id, content, _, problem, _, seconds, cost, _ = result
+    if problem is not None or len(content) > env.shortest or not content.isascii():
+        return None
+    return (new(Message, ("tool", content, (), call_id, (), "")),), seconds, cost
+
+
 def spoken(
     env: Env, pending: Pending, reply: Reply
 ) -> tuple[tuple[Message, ...], float, float, dict[str, int]]:
@@ -273,7 +287,7 @@ def spoken(
     seconds = cost = 0.0
     size = 0
     said: list[Message] = []
-    for result, call in zip(pending.results, pending.message[2], strict=True):
+    for position, result in enumerate(pending.results):
         assert result is not None
         content = result[1]
         if len(content) > limits.result_chars or not content.isascii():
@@ -284,7 +298,7 @@ def spoken(
         cost += result[6]
         problem = result[3]
         # a problem that the call carries was counted when the message was read, or vetoed
-        if problem is not None and problem is not call[4]:
+        if problem is not None and problem is not pending.message[2][position][4]:
             problems = {**problems, problem.code: problems.get(problem.code, 0) + 1}
     if reply.messages:
         for message in reply.messages:
@@ -296,70 +310,6 @@ def spoken(
         share = max(64, limits.observation_chars // len(said) - 1)
         said = [message._replace(content=fit(message[1], share)) for message in said]
     return tuple(said), seconds, cost, problems
-
-
-def pay_standard(
-    env: Env, pending: Pending, problems: Mapping[str, int], seconds: float, cost: float
-) -> None:
-    """Books the terms that every environment may declare and the base class pays."""
-    ledger = env.ledger
-    for name in env.standard:
-        if name == "format":
-            if any(code in problems for code in FORM):
-                ledger.pay("format", 1.0)
-        elif name == "step":
-            ledger.pay("step", 1.0)
-        elif name == "valid_call":
-            for call in pending.message.calls:
-                if call.problem is None:
-                    ledger.pay("valid_call", 1.0, call.id)
-        elif name == "latency":
-            ledger.pay("latency", seconds)
-        elif name == "price":
-            ledger.pay("price", cost)
-
-
-def pay_repeat(env: Env, call: ToolCall) -> None:
-    """Books the same call with the same arguments on an unchanged state."""
-    repeats = env.episode.repeats
-    assert repeats is not None
-    mark = f"{call.name}{sorted(call.arguments.items())}{env.anchor().hex()}"
-    if mark in repeats:
-        env.ledger.pay("repeat", 1.0, call.id)
-    repeats.add(mark)
-
-
-def grade(env: Env, pending: Pending, reply: Reply, success: bool | None) -> bool | None:
-    """Evaluates the functions of terms: potentials and events now, outcomes at the end."""
-    known = facts(env, pending)
-    outcomes = env.rewards.plan.outcomes
-    for name, fn, reads, when in env.rewards.plan.graded:
-        if when == "end" and reply.end is None:
-            continue
-        value = number(f"reward term {name!r}", fn(**{key: known[key] for key in reads}))
-        if when == "phi":
-            env.ledger.believe(name, value)
-            continue
-        env.ledger.pay(name, value)
-        if success is None and name in outcomes and reply.end is not None:
-            success = value >= env.rewards.plan.bounds[name][1]
-    return success
-
-
-def facts(env: Env, pending: Pending | None) -> dict[str, JSON]:
-    """Returns what the function of a term may read, by name."""
-    message = pending.message if pending else None
-    spoken = pending is not None and not pending.message.calls and pending.fault is None
-    return {
-        "task": env.task,
-        "answer": pending.answer if pending and spoken else "",
-        "messages": env.messages,
-        "calls": message.calls if message else (),
-        "results": tuple(pending.results) if pending else (),
-        "state": env.state,
-        "params": env.params,
-        "step": env.episode.turn,
-    }
 
 
 def fail(env: Env, pending: Pending, failure: ToolResult) -> Step:

@@ -181,7 +181,7 @@ def restore(env: Env, saved: Snapshot) -> None:
     env.state = duplicate(saved.state)
     if saved.session is not None:
         journal, options = saved.session
-        env.session = Workbench(env.shared_sandbox, journal=journal, **options)
+        env.session = Workbench(env.sandbox_source, journal=journal, **options)
 
 
 def fork(env: E_, salt: str | None) -> E_:

@@ -65,7 +65,7 @@ class TextVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self._seen: list[Any] = [None] * self.num_envs
-        self._ended: NDArray[np.bool_] = np.zeros(self.num_envs, np.bool_)
+        self._ended = [False] * self.num_envs
         self._is_text = isinstance(self.single_observation_space, TextSpace)
 
     def reset(
@@ -98,42 +98,56 @@ class TextVectorEnv(gymnasium.vector.VectorEnv[Any, Any, Any]):
             sent = list(iterate(self.action_space, actions))
         if len(sent) != self.num_envs:
             raise ValueError(f"{len(sent)} actions for {self.num_envs} rows; give one a row")
-        if self.mode is AutoresetMode.DISABLED and self._ended.any():
-            rows = np.flatnonzero(self._ended).tolist()
+        if self.mode is AutoresetMode.DISABLED and any(self._ended):
+            rows = [i for i, ended in enumerate(self._ended) if ended]
             raise EnvError(f'rows {rows} have ended; reset them with options={{"reset_mask": ...}}')
-        over = self._ended.copy() if self.mode is AutoresetMode.NEXT_STEP else None
-        playing = [i for i in range(self.num_envs) if over is None or not over[i]]
-        came = self._advance(playing, sent)
-        rewards = np.zeros(self.num_envs, np.float64)
-        ends = np.zeros((2, self.num_envs), np.bool_)
+        over = self._ended if self.mode is AutoresetMode.NEXT_STEP else [False] * self.num_envs
+        came = self._advance([i for i, ended in enumerate(over) if not ended], sent)
+        fives = [came[i] if i in came else self._begin(i) for i in range(self.num_envs)]
         infos: dict[str, Any] = {}
-        for i in range(self.num_envs):
-            if over is not None and over[i]:
+        for i, (seen, _, terminated, truncated, info) in enumerate(fives):
+            self._seen[i] = seen
+            if (terminated or truncated) and self.mode is AutoresetMode.SAME_STEP:
+                infos = self._add_info(infos, {"final_obs": seen, "final_info": info}, i)
                 self._seen[i], info = self.envs[i].reset()
-            else:
-                self._seen[i], rewards[i], ends[0, i], ends[1, i], info = came[i]
-                if self.mode is AutoresetMode.SAME_STEP and ends[:, i].any():
-                    final = {"final_obs": self._seen[i], "final_info": info}
-                    infos = self._add_info(infos, final, i)
-                    self._seen[i], info = self.envs[i].reset()
-            infos = self._collect(infos, info, i)
-        self._ended = ends[0] | ends[1]
-        return self._stack(), rewards, ends[0], ends[1], infos
+            if self.info_keys:
+                infos = self._collect(infos, info, i)
+        rewards = np.array([five[1] for five in fives], np.float64)
+        terminations = np.array([five[2] for five in fives], np.bool_)
+        truncations = np.array([five[3] for five in fives], np.bool_)
+        self._ended = [five[2] or five[3] for five in fives]
+        return self._stack(), rewards, terminations, truncations, infos
+
+    def _begin(self, i: int) -> FIVE:
+        seen, info = self.envs[i].reset()
+        return seen, 0.0, False, False, info
 
     def _advance(self, rows: Sequence[int], actions: Sequence[Any]) -> dict[int, FIVE]:
         """Returns Gymnasium's five for each row."""
-        texts = [i for i in rows if isinstance(self.envs[i], Env)]
-        out: dict[int, Any] = {i: self.envs[i].step(actions[i]) for i in rows if i not in texts}
-        open_: dict[int, Step | Pending] = {i: self._env(i).propose(actions[i]) for i in texts}
-        while waiting := [i for i, state in open_.items() if not isinstance(state, Step)]:
-            pendings = [state for i in waiting if isinstance(state := open_[i], Pending)]
-            busy = [pending for pending in pendings if pending.requests]
-            answers = dict(zip(map(id, busy), run(busy) if busy else (), strict=True))
-            for i, pending in zip(waiting, pendings, strict=True):
-                open_[i] = self._env(i).settle(pending, answers.get(id(pending), ()))
-        for i, step in open_.items():
-            assert isinstance(step, Step)
-            out[i] = self._five(i, step)
+        out: dict[int, Any] = {}
+        waiting: dict[int, Pending] = {}
+        for i in rows:
+            env = self.envs[i]
+            if not isinstance(env, Env):
+                out[i] = env.step(actions[i])
+                continue
+            state = env.propose(actions[i])
+            if not state.requests:
+                state = env.settle(state)
+            if isinstance(state, Step):
+                out[i] = self._five(i, step=state)
+            else:
+                waiting[i] = state
+        while waiting:
+            for (i, pending), answers in zip(
+                list(waiting.items()), run(list(waiting.values())), strict=True
+            ):
+                state = self._env(i).settle(pending, answers)
+                if isinstance(state, Step):
+                    del waiting[i]
+                    out[i] = self._five(i, step=state)
+                else:
+                    waiting[i] = state
         return out
 
     def _five(self, i: int, step: Step) -> FIVE:

@@ -1,40 +1,40 @@
-"""An environment of your own; `python my_env.py --train.iterations 20` checks and trains it."""
+"""An environment of your own; `python my_env.py --train.iterations 30` checks and trains it."""
 
 import sys
 from typing import Literal
 
 from palaestra.envs import Env, Outcome, Penalty, Rewards, TaskSet, ToolCall, register, tool
 
+DRINKS = ("tea", "milk", "juice")
 
-class Boxes(Env):
-    """One of three boxes holds a coin: look into one, or say where it is."""
 
-    tasks = TaskSet.generate(lambda stream: {"coin": "abc"[stream.integers(3)]}, id="boxes")
-    rewards = Rewards(success=Outcome(1.0), step=Penalty(-0.02, cap=0.1))
+class Drinks(Env):
+    """A guest wants a drink: pour it, then say that it is served."""
+
+    tasks = TaskSet.generate(lambda stream: {"drink": DRINKS[stream.integers(3)]}, id="drinks")
+    rewards = Rewards(success=Outcome(1.0), step=Penalty(-0.02, cap=0.2))
 
     def begin(self, task):
-        self.state = {"coin": task["coin"]}
-        return "Which box holds the coin: a, b or c?"
+        self.state = {"glass": "nothing"}
+        return f"The guest wants {task['drink']}."
 
     @tool
-    def look(self, box: Literal["a", "b", "c"]) -> str:
-        """Look into a box."""
-        return "a coin" if box == self.state["coin"] else "nothing"
+    def pour(self, drink: Literal[DRINKS]) -> str:
+        """Fill the glass, whatever was in it."""
+        self.state["glass"] = drink
+        return f"The glass holds {drink}."
 
     def score(self, answer):
-        return float(answer.strip() == self.state["coin"])
+        return float(answer == "served" and self.state["glass"] == self.task["drink"])
 
     def menu(self):  # lets the smallest policies play: they choose among these messages
-        return [*(ToolCall("", "look", {"box": box}, (0, 0)) for box in "abc"), *"abc"]
-
-    def solution(self, task):
-        return [task["coin"]]
+        return [*(ToolCall("", "pour", {"drink": drink}, (0, 0)) for drink in DRINKS), "served"]
 
 
-register("my/Env-v0", Boxes, summary="Find the coin in one of three boxes.")
+register("my/Env-v0", Drinks, summary="Pour what the guest wants.")
 if __name__ == "__main__":
     from palaestra.cli.main import main
     from palaestra.testing import check_environment
 
-    print(check_environment(Boxes, quick=True))
+    print(check_environment(Drinks, quick=True))
     main(["train", "--env.id", "my/Env-v0", *sys.argv[1:]])

@@ -49,9 +49,8 @@ class Row:
         if self.outcome == "failed":
             lines.append(f"     {self.detail}")
             if self.seed is not None:
-                lines.append(
-                    f"     again with: reset(seed={self.seed}), then {list(self.actions)!r}"
-                )
+                sent = ", ".join(short(action) for action in self.actions) or "nothing"
+                lines.append(f"     again with: reset(seed={self.seed}), then {sent}")
         elif self.detail:
             lines[0] += f" ({self.detail})"
         return "\n".join(lines)

@@ -72,7 +72,9 @@ def elsewhere(trial: Trial, hash_seed: int, actions: list[str], saved: bytes | N
         check=False,
     )
     if done.returncode:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1]
+        if last.startswith("ModuleNotFoundError"):
+            raise InapplicableError(f"in another process: {last}")
         raise ViolationError(f"the other process ended with {last}", 7, actions)
     return done.stdout.decode().strip()
 

@@ -143,7 +143,7 @@ def become(folder: str, number: int, groups: Sequence[int], argv: Sequence[str])
     os.setresgid(number, number, number)
     os.setresuid(number, number, number)
     os.chdir(folder)
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], list(argv))
 
 
 if __name__ == "__main__":

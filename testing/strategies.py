@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 from gymnasium import Space, spaces
@@ -12,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 
 from ..envs import parsing
 from ..envs.core import Env
-from ..envs.messages import JSON, Credit, Image, Message, Problem, ProblemCode, ToolCall
+from ..envs.messages import JSON, Credit, Image, Message, Problem, ProblemCode, Role, ToolCall
 from ..envs.parsing import Parser
 from ..envs.randomization import Domain
 from ..envs.rewards import Rewards
@@ -84,9 +85,10 @@ def _box(space: Any) -> SearchStrategy[Any]:
     low, high = np.asarray(space.low, float), np.asarray(space.high, float)
     low, high = np.maximum(low, -1e6).ravel(), np.minimum(high, 1e6).ravel()
     whole = np.issubdtype(space.dtype, np.integer)
-    bounds = zip(low.tolist(), high.tolist(), strict=True)
+    lows, highs = cast(list[float], low.tolist()), cast(list[float], high.tolist())
     cells: list[SearchStrategy[Any]] = [
-        st.integers(int(a), int(b)) if whole else st.floats(a, b, width=32) for a, b in bounds
+        st.integers(int(a), int(b)) if whole else st.floats(a, b, width=32)
+        for a, b in zip(lows, highs, strict=True)
     ]
     return st.tuples(*cells).map(lambda row: np.array(row, space.dtype).reshape(space.shape))
 
@@ -96,13 +98,13 @@ def _discrete(space: Any) -> SearchStrategy[Any]:
 
 
 def _several(space: Any) -> SearchStrategy[Any]:
-    most: list[int] = np.ravel(space.nvec).tolist()
+    most = np.asarray(space.nvec, np.int64).ravel().tolist()
     cells = [st.integers(0, n - 1) for n in most]
     return st.tuples(*cells).map(lambda row: np.array(row, space.dtype).reshape(space.shape))
 
 
 def _bits(space: Any) -> SearchStrategy[Any]:
-    size = int(np.prod(space.shape))
+    size = math.prod(space.shape)
     rows = st.lists(st.integers(0, 1), min_size=size, max_size=size)
     return rows.map(lambda row: np.array(row, space.dtype).reshape(space.shape))
 
@@ -212,16 +214,17 @@ def _messages_of(env: Env) -> SearchStrategy[str]:
 
 def messages() -> SearchStrategy[Message]:
     """Messages of any role, with calls, problems, pictures and thinking text."""
-    roles = st.sampled_from(("system", "user", "assistant", "tool"))
-    return st.one_of(
-        st.builds(Message, roles, _words, images=st.lists(_images, max_size=2).map(tuple)),
-        st.builds(Message, st.just("tool"), _words, call_id=st.text("abc123", min_size=1)),
-        st.builds(_speech, _words, st.lists(_calls, max_size=3), _words),
-    )
+    roles: SearchStrategy[Role] = st.sampled_from(("system", "user", "assistant", "tool"))
+    pictures = st.lists(_images, max_size=2).map(tuple)
+    said = st.tuples(roles, _words, pictures).map(lambda t: Message(t[0], t[1], images=t[2]))
+    told = st.tuples(_words, st.text("abc123", min_size=1))
+    spoken = st.tuples(_words, st.lists(_calls, max_size=3), _words)
+    return said | told.map(lambda t: Message("tool", t[0], (), t[1])) | spoken.map(_speech)
 
 
-def _speech(content: str, wishes: list[ToolCall], reasoning: str) -> Message:
+def _speech(parts: tuple[str, list[ToolCall], str]) -> Message:
     """A message of the agent: each call has a range of the text of its own."""
+    content, wishes, reasoning = parts
     spans = [(len(content) + 3 * i, len(content) + 3 * i + 2) for i in range(len(wishes))]
     text = content + "<> " * len(wishes)
     named = [
@@ -231,7 +234,8 @@ def _speech(content: str, wishes: list[ToolCall], reasoning: str) -> Message:
     return Message("assistant", text, tuple(named), reasoning=reasoning)
 
 
-def _filled(height: int, width: int, value: int) -> Image:
+def _filled(size: tuple[int, int, int]) -> Image:
+    height, width, value = size
     return Image.of(np.full((height, width, 3), value, np.uint8))
 
 
@@ -241,16 +245,13 @@ _plain: SearchStrategy[JSON] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_words, inner, max_size=3),
     max_leaves=6,
 )
-_problems = st.builds(Problem, st.sampled_from(("malformed", "failed")), _words, _words)
-_calls = st.builds(
-    ToolCall,
-    st.just(""),
-    st.text("abc_", min_size=1, max_size=8),
-    st.dictionaries(_words, _plain, max_size=3),
-    st.just((0, 0)),
-    st.none() | _problems,
+_codes: SearchStrategy[ProblemCode] = st.sampled_from(("malformed", "failed"))
+_problems = st.tuples(_codes, _words, _words).map(lambda t: Problem(*t))
+_names = st.text("abc_", min_size=1, max_size=8)
+_calls = st.tuples(_names, st.dictionaries(_words, _plain, max_size=3), st.none() | _problems).map(
+    lambda t: ToolCall("", t[0], t[1], (0, 0), t[2])
 )
-_images = st.builds(_filled, st.integers(1, 4), st.integers(1, 4), st.integers(0, 255))
+_images = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 255)).map(_filled)
 
 
 def tasks(taskset: TaskSet) -> SearchStrategy[Task]:
@@ -270,5 +271,5 @@ def credits(rewards: Rewards) -> SearchStrategy[Credit]:
     """Raw signals that the terms of an environment may be paid."""
     bounds = {name: rewards.plan.bounds.get(name, (0.0, 1.0)) for name in rewards}
     return st.sampled_from(sorted(bounds)).flatmap(
-        lambda name: st.builds(Credit, st.just(name), st.floats(*bounds[name], allow_nan=False))
+        lambda name: st.floats(*bounds[name], allow_nan=False).map(lambda v: Credit(name, v))
     )

@@ -62,8 +62,7 @@ class Docker:
         self._client: Any = connect()
         self._image = image or images.tag()
         self._python = self._find(image)
-        options = self._client.info().get("SecurityOptions") or []
-        self._remapped = any("userns" in option for option in options)
+        self._remapped = "name=userns" in str(self._client.info().get("SecurityOptions"))
         remove_orphans(self._client)
 
     def _find(self, image: str | None) -> str:

@@ -34,8 +34,12 @@ _TOOLS = (
     *("pwd", "basename", "dirname", "readlink", "realpath", "stat", "mktemp", "id", "uname"),
     *("df", "yes", "timeout", "md5sum", "sha256sum", "base64", "which", "kill", "ps"),
 )
-_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip"}
-_LEFT_OUT |= {"site-packages", "dist-packages", "__pycache__"}
+_LEFT_OUT = frozenset(
+    (
+        *("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip"),
+        *("site-packages", "dist-packages", "__pycache__"),
+    )
+)
 _FOLDERS = ("dev", "etc", "mnt", "proc", "run", "sys", "var", DOOR.strip("/"), INSIDE.strip("/"))
 _PASSWD = "root:x:0:0::/:/bin/false\nguest:x:1000:1000::/mnt/data:/bin/sh\n"
 
@@ -153,7 +157,8 @@ class _Gatherer:
             self._program(path)
         extensions = [str(path) for path in library.glob("lib-dynload/*.so")]
         for path in libraries([path for path in (*binaries, *extensions) if path]):
-            self._file(path, path.lstrip("/"))
+            usual = path.startswith(("/lib", "/usr/lib"))
+            self._file(path, path.lstrip("/") if usual else f"usr/lib/{os.path.basename(path)}")
         self._text("etc/passwd", _PASSWD)
         self._text("etc/group", "root:x:0:\nguest:x:1000:\n")
 
@@ -165,9 +170,9 @@ class _Gatherer:
     def _tree(self, folder: Path, name: str) -> None:
         for path in sorted(folder.rglob("*")):
             parts = path.relative_to(folder).parts
-            if _LEFT_OUT.isdisjoint(parts) and not parts[0].startswith("config-"):
-                if path.is_file():
-                    self._file(str(path), f"{name}/{'/'.join(parts)}")
+            wanted = _LEFT_OUT.isdisjoint(parts) and not parts[0].startswith("config-")
+            if wanted and path.is_file():
+                self._file(str(path), f"{name}/{'/'.join(parts)}")
 
     def _file(self, path: str, name: str) -> None:
         if name in self._seen:

@@ -43,8 +43,8 @@ def _places(config: Config) -> Iterator[str]:
             f'policy.model is "{model}"; training needs weights: give hf:PATH_OR_NAME, '
             "or leave it out for policy.preset."
         )
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        yield f'train.device is "{device}"; give auto, cpu, cuda or cuda:N.'
+    if device not in ("auto", "cpu"):
+        yield f'train.device is "{device}"; this version trains on the CPU: give auto or cpu.'
 
 
 def _kl(config: Config) -> Iterator[str]:

@@ -38,7 +38,7 @@ class TrainSettings:
     stop_when: Annotated[str, 'end early, as "eval/success_greedy >= 0.98 twice"; empty: never'] = (
         ""
     )
-    device: Annotated[str, "where the learner runs: auto, cpu, cuda, cuda:N"] = "auto"
+    device: Annotated[str, "where it runs: auto or cpu, so far the same"] = "auto"
     dtype: Annotated[Literal["float32", "bfloat16", "float64"], "precision of the forward"] = (
         "float32"
     )

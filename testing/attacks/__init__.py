@@ -42,7 +42,7 @@ _PROBE = (
     HELPERS
     + r"""
 import random, resource, threading
-print(sorted(os.listdir(".")), sorted(os.environ), os.getuid(), os.umask(0o022))
+print(sorted(os.listdir(".")), sorted(os.environ), os.getuid() == os.geteuid(), os.umask(0o022))
 print(os.path.basename(os.getcwd()), os.stat(".").st_mode)
 print(random.random(), threading.active_count(), resource.getrlimit(resource.RLIMIT_NPROC))
 print(sys.path[1:])

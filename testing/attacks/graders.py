@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ...tool_sandbox import Calls, Case, Limits, Sandbox, Script
-from .attack import Attack, Outside
+from ...tool_sandbox import Calls, Case, Sandbox, Script
+from .attack import Attack, Outside, wall
 
 _CASES = tuple(Case((n,), expected=3 * n + 1) for n in (1, 2, 3))
 _RIGHT = "def f(n): return 3 * n + 1"
@@ -95,12 +95,12 @@ CHEATS: dict[str, str] = {
 
 def _cheat(name: str, code: str) -> Attack:
     def run(sandbox: Sandbox, targets: Outside) -> None:
-        limits = Limits(wall=0.6)
+        limits = wall(0.6)
         for tests in _all_tests(sandbox):
             report = sandbox.grade(code, tests, limits=limits)
             if report.passed or report.score > 0:
                 raise AssertionError(f"{type(tests).__name__}: score {report.score}")
-            if not sandbox.grade(_RIGHT, tests).passed:
+            if not sandbox.grade(_RIGHT, tests, limits=wall(5.0)).passed:
                 raise AssertionError(f"{type(tests).__name__}: the next candidate suffers")
         if left := targets.settle():
             raise AssertionError("; ".join(left))
@@ -116,7 +116,7 @@ def _partial(sandbox: Sandbox, targets: Outside) -> None:
     """A hang or an exit in case k costs what stands behind it, and nothing else."""
     for end in ("while True: pass", "import os; os._exit(0)"):
         code = f"def f(n):\n    if n == 2:\n        {end}\n    return 3 * n + 1"
-        limits = Limits(wall=0.6)
+        limits = wall(0.6)
         marks = [v.outcome for v in sandbox.grade(code, Calls("f", _CASES), limits=limits).verdicts]
         if marks[0] != "pass" or "pass" in marks[1:]:
             raise AssertionError(f"batch: {marks}")
@@ -131,7 +131,9 @@ def _handles(sandbox: Sandbox, targets: Outside) -> None:
     for test in ("f(1) == 4", "4 == f(1)", "not f(1) != 4", "f(1) in [4]", "4 in f(1)",
                  "abs(f(1) - 4) < 1", "f(1) < 5", "isinstance(f(1), int)", "{4: 1}.get(f(1))",
                  "max(f(1), 4) == 4 and f(1) <= 4"):  # fmt: skip
-        if sandbox.grade(_SLY + "def f(n): return Sly()", Script(f"assert {test}")).passed:
+        if sandbox.grade(
+            _SLY + "def f(n): return Sly()", Script(f"assert {test}"), limits=wall(5.0)
+        ).passed:
             raise AssertionError(f"{test} was passed by a handle")
 
 

@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable
 
 from ...tool_sandbox import Limits, Sandbox, SandboxError
-from .attack import Attack, Outside
+from .attack import QUICK, Attack, Outside
 
 
 def _must_run(sandbox: Sandbox, what: str) -> None:
-    result = sandbox.execute("print(6 * 7)")
+    result = sandbox.execute("print(6 * 7)", limits=QUICK)
     if result.stdout != "42\n":
         raise AssertionError(f"{what}: {result}")
 
@@ -33,7 +33,7 @@ def _forked_trainer(sandbox: Sandbox, targets: Outside) -> None:
     pid = os.fork()
     if not pid:
         try:
-            os.write(write, sandbox.execute("print(6 * 7)").stdout.encode())
+            os.write(write, sandbox.execute("print(6 * 7)", limits=QUICK).stdout.encode())
             sandbox.close()
         finally:
             os._exit(0)
@@ -80,7 +80,7 @@ def _nothing_left(sandbox: Sandbox, targets: Outside) -> None:
         with other.session() as session:
             session.execute("x = 1")
     after = _belongings()
-    if after != before:
+    if after[0] > before[0] or after[1] != before[1]:
         raise AssertionError(f"descriptors and children were {before}, now {after}")
 
 

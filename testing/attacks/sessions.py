@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...tool_sandbox import Limits, Sandbox, SandboxError
-from .attack import QUICK, Attack, Outside
+from ...tool_sandbox import Sandbox, SandboxError
+from .attack import QUICK, Attack, Outside, wall
 
-_LIMITS = Limits(wall=2.0)
+_LIMITS = wall(2.0)
 
 
 def _must(found: object, wanted: object, what: str) -> None:
@@ -66,7 +66,11 @@ def _forges(sandbox: Sandbox, targets: Outside) -> None:
             "        try: os.write(fd, struct.pack('<2sBBII', b'PA', 1, kind, 1, 0))\n"
             "        except OSError: break\n"
         )
-    _must(sandbox.execute("print(6 * 7)").stdout, "42\n", "an execution after a forged frame")
+    _must(
+        sandbox.execute("print(6 * 7)", limits=QUICK).stdout,
+        "42\n",
+        "an execution after a forged frame",
+    )
 
 
 def _threads(sandbox: Sandbox, targets: Outside) -> None:

@@ -50,3 +50,17 @@ def carriers(word: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[str]:
+    """DOCKER_HOST of an engine that has the guest's image; skips with the reason where none is."""
+    from palaestra.testing.engine import NoEngine, docker_engine
+
+    found = docker_engine()
+    try:
+        host = found.__enter__()
+    except NoEngine as problem:
+        pytest.skip(str(problem))
+    yield host
+    found.__exit__(None, None, None)

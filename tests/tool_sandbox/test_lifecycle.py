@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import operator
 import os
 import signal
 import subprocess
@@ -248,14 +249,12 @@ def test_a_forked_copy_does_not_hold_the_parents_cells(sandbox: Sandbox) -> None
     os.waitpid(child, 0)
 
 
-def _worker(code: str) -> str:
-    with Sandbox("cell", workers=1, preload=PRELOAD) as sandbox:
-        return sandbox.execute(code).stdout
-
-
 def test_spawned_workers_have_sandboxes_of_their_own() -> None:
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        assert pool.map(_worker, ["print(1)", "print(2)"]) == ["1\n", "2\n"]
+    run = operator.methodcaller("execute", "print(1)")
+    with Sandbox("cell", workers=1, preload=PRELOAD) as sandbox:
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            assert [result.stdout for result in pool.map(run, [sandbox] * 2)] == ["1\n"] * 2
+        assert sandbox.stats.executions == 0
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_a_whole_number_is_read_as_a_float_where_a_float_is_wanted() -> None:
         ("curriculum.stage", "[{tries = 1}]", "until_iteration is missing"),
         ("train.stop_when", "when it is good", "TAG SIGN NUMBER"),
         ("seed", "9" * 400, "< 9.22337e+18"),
-        ("train.device", "tpu", "auto, cpu, cuda"),
+        ("train.device", "cuda", "give auto or cpu"),
         ("policy.model", "gpt2", "hf:PATH_OR_NAME"),
     ],
 )

@@ -117,6 +117,7 @@ def _first(
             handles.get("peak"),
             handles.get("oom"),
             jail.plan.group,
+            hidden=jail.plan.mode != "bare",
             alone=full,
             branches=jail.plan.mode != "bare",
             cleaner=locked.cleaner,

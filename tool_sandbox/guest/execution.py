@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _signal
+import array
 import ast
 import atexit
 import contextlib
@@ -30,6 +32,8 @@ REQUEST, BROKER, ROWS, PEERS = 3, 4, 5, 6  # descriptors of an execution
 OUT_OF_MEMORY = 137  # exit code of an uncaught MemoryError
 NAME = "main.py"
 _HIGH = 64  # descriptors on their way rest from here on
+_FIRST = 4096  # bytes of the first piece of a request: most have no more
+_RIGHTS = 128  # bytes for descriptors that come with it
 
 
 def environment(prefix: str) -> dict[str, str]:
@@ -57,31 +61,29 @@ def environment(prefix: str) -> dict[str, str]:
 
 def prepare() -> None:
     """What need not wait for the request; done while the host is still thinking."""
-    with contextlib.suppress(OSError):
+    try:
         os.setsid()
-    call("prctl", 4, 1, 0, 0, 0)  # dumpable again: its /proc entries are its own
-    with contextlib.suppress(OSError):  # only a matter of who is killed first
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
         os.write(fd, b"1000")
         os.close(fd)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # pyright: ignore
+    except OSError:
+        pass  # without namespaces; then only who is killed first changes
+    _signal.signal(2, _signal.default_int_handler)  # the plain one: an enum touches many pages
     sys.path.insert(0, "")
     sys.argv = [NAME]
 
 
 def receive(channel: socket.socket) -> wire.Order:
     """Waits for the request, and puts the descriptors that came with it in their places."""
-    size = 1 << 16
-    data, fds, _, _ = socket.recv_fds(channel, size, 8)
+    data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
     if not data:
         os._exit(0)  # the cell closed the line: nothing will come
     total = int.from_bytes(data[:4], "little")
     if len(data) < total + 4:
         data += wire.receive(channel, total + 4 - len(data))
     order = wire.unpack_order(data[4:])
-    if fds:
-        _place(fds, order.flags)
+    if rights:
+        _place(list(array.array("i", rights[0][2])), order.flags)
     return order
 
 
@@ -99,12 +101,15 @@ def _place(fds: list[int], flags: int) -> None:
 
 def set_limits(order: wire.Order) -> None:
     """The limits that belong to one call."""
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    grace = order.cpu + 1 if hard == resource.RLIM_INFINITY else min(order.cpu + 1, hard)
-    resource.setrlimit(resource.RLIMIT_CPU, (min(order.cpu, grace), grace))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = order.open_files if most < 0 else min(order.open_files, most)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    for kind, soft, hard in (
+        (resource.RLIMIT_CPU, order.cpu, order.cpu + 1),
+        (resource.RLIMIT_NOFILE, order.open_files, order.open_files),
+    ):
+        try:
+            resource.setrlimit(kind, (soft, hard))
+        except ValueError:  # the trainer's own limit is lower, and nobody here may raise it
+            most = resource.getrlimit(kind)[1]
+            resource.setrlimit(kind, (min(soft, most), most))
 
 
 def seed(order: wire.Order) -> None:
@@ -166,6 +171,12 @@ def run(order: wire.Order) -> int:
         return 0
     except BaseException as problem:
         return ending(problem)
+
+
+# Looked up once: what `threading` would do at the end of a program without threads touches pages
+# that each execution would have to copy.
+_threads: dict[int, object] = threading._active  # type: ignore[attr-defined]  # pyright: ignore
+_threading_exits: list[object] = threading._threading_atexits  # type: ignore[attr-defined]  # pyright: ignore
 
 
 def remember(code: str, name: str) -> None:
@@ -259,7 +270,8 @@ def _exit_code(code: object) -> int:
 def leave(code: int) -> NoReturn:
     """What the interpreter does at its end, then the end."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # pyright: ignore
+        if len(_threads) > 1 or _threading_exits:
+            threading._shutdown()  # type: ignore[attr-defined]  # pyright: ignore
         atexit._run_exitfuncs()
     except BaseException as problem:
         ending(problem)
@@ -279,10 +291,13 @@ def shell(order: wire.Order, prefix: str) -> NoReturn:
     os.execve("/bin/sh", ["sh", "-c", os.fsdecode(code)], environment(prefix))
 
 
-def main(prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
+def main(
+    channel: socket.socket, prefix: str, again: Callable[[], None] | None = None
+) -> NoReturn:
     """The life of an execution, in a process just cloned; it never returns.
 
     Args:
+        channel: Where the request comes from.
         prefix: The interpreter's folder as seen from inside.
         again: A restriction each execution puts on itself, besides what it inherits.
     """
@@ -290,7 +305,6 @@ def main(prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
         prepare()
         if again is not None:
             again()
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, REQUEST)
         order = receive(channel)
         if order.mode == wire.MODES.index("session"):
             from . import repl

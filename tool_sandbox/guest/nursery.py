@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, cast
 
 from .. import wire
-from . import birth, execution
+from . import birth, execution, mappings
 from .mounts import HIDDEN
 
 _SHELTER = "/opt/python"  # where an interpreter shows whose own place the jail covers
@@ -84,6 +84,7 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
     for name in _LAZY:  # a cell cannot read our files any more
         import_module(f".{name}", __package__)
     execution.dry_run(_DRY_RUNS)
+    mappings.merge()
     gc.collect()
     gc.freeze()
     gc.disable()

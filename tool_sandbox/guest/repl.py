@@ -26,10 +26,15 @@ def converse(line: socket.socket, prefix: str) -> NoReturn:
     """Answers calls until the cell hangs up.
 
     Args:
-        line: Connected to pid 1, at descriptor 3.
+        line: Connected to pid 1; it moves to descriptor 3.
         prefix: The interpreter's folder as seen from inside.
     """
     call("prctl", _SUBREAPER, 1, 0, 0, 0)
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # pyright: ignore
+    if line.fileno() != execution.REQUEST:
+        os.dup2(line.fileno(), execution.REQUEST)
+        line.close()
+        line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, execution.REQUEST)
     scope = execution.fresh_main().__dict__
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # as `site` would
     number = 0

@@ -15,11 +15,11 @@ from typing import NamedTuple, NoReturn
 from .. import wire
 from . import clean, collect, execution, trees
 from .clone import Cloner
-from .syscalls import call
+from .syscalls import plain_prctl
 from .watch import Bounds, Stream, Watch
 
 _EXIT, _MEMORY = 0, 3  # causes
-_REPLY_PIECE = 1 << 20
+_DESCRIPTORS = 1 << 20  # more than a process can have open
 
 
 class Setting(NamedTuple):
@@ -33,6 +33,7 @@ class Setting(NamedTuple):
     peak: int = -1  # the group's high-water mark, open for reading and resetting
     oom: int = -1  # the group's count of kills for memory
     group: bool = False
+    hidden: bool = True  # not dumpable: guests cannot look at it
     alone: bool = True  # in a pid namespace of its own
     branches: bool = True  # whether sessions may fork
     cleaner: clean.Cleaner | None = None
@@ -59,6 +60,7 @@ class Server:
         self._memory = collect.Memory(self.proc, setting.memory)
         self.crowd = trees.Namespace() if setting.alone else trees.Descendants(self.proc)
         self._clone = Cloner()
+        self._prctl = plain_prctl()
         self._armed: Armed | None = None
 
     def arm(self) -> Armed:
@@ -66,19 +68,27 @@ class Server:
         out, out_child = os.pipe()
         err, err_child = os.pipe()
         line, line_child = socket.socketpair()
+        kept = line_child.fileno()
+        # Nobody is alive here who could profit, and the child need not ask for it.
+        self._dumpable(1)
         pid, pidfd = self._clone()
         if not pid:
             os.dup2(out_child, 1)
             os.dup2(err_child, 2)
-            os.dup2(line_child.fileno(), execution.REQUEST)
-            call("close_range", execution.REQUEST + 1, 0xFFFFFFFF, 0)
-            execution.main(self.setting.prefix, self.setting.again)
+            os.closerange(execution.REQUEST, kept)
+            os.closerange(kept + 1, _DESCRIPTORS)
+            execution.main(line_child, self.setting.prefix, self.setting.again)
+        self._dumpable(0)
         os.close(out_child)
         os.close(err_child)
         line_child.close()
         os.set_blocking(out, False)
         os.set_blocking(err, False)
         return Armed(pid, pidfd, out, err, line)
+
+    def _dumpable(self, value: int) -> None:
+        if self.setting.hidden:
+            self._prctl(4, value, 0, 0, 0)
 
     def loop(self) -> NoReturn:
         """Serves until the host hangs up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 # Names in the order of their numbers; `@N` continues at N.
 _X86_64 = """
@@ -114,6 +115,13 @@ NUMBERS = TABLES.get(MACHINE, {})  # empty where the embedded backend cannot run
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+
+
+def plain_prctl() -> Callable[[int, int, int, int, int], int]:
+    """The C library's prctl, for who calls it too often to pay for `call`."""
+    function = _libc.prctl
+    function.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+    return function
 
 
 def call(name: str, *args: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:

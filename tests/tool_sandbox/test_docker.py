@@ -1,0 +1,274 @@
+"""The docker backend on a real engine: hardened, warm, and nothing left."""
+
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import textwrap
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from palaestra.testing import plain_user
+from palaestra.tool_sandbox import (
+    BadRequest,
+    Calls,
+    Case,
+    Limits,
+    MiB,
+    Sandbox,
+    SandboxUnavailable,
+    Script,
+    image,
+)
+from palaestra.tool_sandbox import docker as backend
+
+CONFORMANCE = Path(__file__).with_name("test_conformance.py")
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(scope="module", autouse=True)
+def host(engine):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", engine)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def client(host):
+    found = backend.connect()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox(host):
+    with Sandbox("docker", workers=1, limits=Limits(wall=5.0, memory=256 * MiB)) as found:
+        yield found
+
+
+def ours(client):
+    mark = f"{backend.PID}={backend.own_pid()}"
+    return client.containers.list(all=True, filters={"label": mark}, ignore_removed=True)
+
+
+def test_it_runs_code_inside_and_says_full(sandbox):
+    assert sandbox.isolation.backend == "docker"
+    assert sandbox.isolation.level == "full"
+    assert {"container", "seccomp"} <= set(sandbox.isolation.layers)
+    result = sandbox.execute("import os\nprint(6 * 7, os.getuid() > 1000, os.listdir('.'))")
+    assert result.stdout == "42 True []\n"
+
+
+def test_files_travel_and_nothing_stays(sandbox):
+    code = "open('out', 'w').write(open('in').read() * 2)\nopen('/tmp/left', 'w').close()"
+    result = sandbox.execute(code, files={"in": "ab"}, fetch=("out",))
+    assert result.files == {"out": b"abab"}
+    assert sandbox.execute("import os\nprint(os.listdir('/tmp'))").stdout == "[]\n"
+
+
+def test_a_container_shows_every_mandatory_flag(sandbox, client):
+    sandbox.execute("pass")
+    container = ours(client)[0]
+    wanted = backend.hardening(
+        Limits(wall=5.0, memory=256 * MiB),
+        int(container.attrs["Config"]["User"].split(":")[0]),
+        Path("/x"),
+    )
+    assert backend.compare(container, wanted) == []
+    host = container.attrs["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["CapAdd"] is None
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["Privileged"] is False
+    assert host["PidMode"] == ""
+    assert host["Binds"] is None
+    inside = {mount["Destination"] for mount in container.attrs["Mounts"]}
+    assert inside == {*image.guest_files().values(), image.DOOR}
+    assert not any(mount["RW"] for mount in container.attrs["Mounts"])
+
+
+def test_a_flag_the_engine_did_not_take_is_named(sandbox, client):
+    sandbox.execute("pass")
+    wanted = backend.hardening(Limits(), 5, Path("/x"))
+    wrong = backend.compare(ours(client)[0], {**wanted, "cap_drop": ["NET_RAW"]})
+    assert {"cap_drop", "user", "mem_limit"} <= set(wrong)
+
+
+def test_the_door_is_closed_behind_the_guest(sandbox, client):
+    sandbox.execute("pass")
+    for container in ours(client):
+        sources = {m["Destination"]: m["Source"] for m in container.attrs["Mounts"]}
+        assert os.listdir(sources[image.DOOR]) == []
+
+
+def test_every_container_has_a_user_of_its_own(host, client):
+    with Sandbox("docker", workers=2) as sandbox:
+        list(sandbox.map(["import time\ntime.sleep(0.3)"] * 4))
+        users = [container.attrs["Config"]["User"] for container in ours(client)]
+        assert len(users) == len(set(users))
+        assert len(users) >= 2
+
+
+def test_time_memory_and_output_have_their_words(sandbox):
+    assert sandbox.execute("while True: pass", limits=Limits(wall=0.5)).reason == "timeout"
+    assert sandbox.execute("x = bytearray(1 << 31)").reason == "memory"
+    flood = "while True: print('x' * 10000)"
+    assert sandbox.execute(flood, limits=Limits(wall=20.0)).reason == "output"
+
+
+def test_calls_and_scripts_are_graded_in_containers(sandbox):
+    cases = (Case((2,), expected=4), Case((3,), expected=6))
+    code = "def f(x): return 2 * x"
+    assert sandbox.grade(code, Calls("f", cases)).passed
+    assert sandbox.grade(code, Calls("f", cases, "case")).passed
+    assert sandbox.grade(code, Script("assert f(2) == 4")).passed
+    assert not sandbox.grade("def f(x): return x", Script("assert f(2) == 4")).passed
+
+
+def test_a_session_goes_on_and_branches(sandbox):
+    with sandbox.session() as session:
+        session.execute("x = 1")
+        with session.fork() as branch:
+            branch.execute("x = 2")
+            assert branch.execute("x").stdout == "2\n"
+        assert session.execute("x").stdout == "1\n"
+        assert session.shell("pwd").stdout == "/mnt/data\n"
+
+
+def test_a_killed_container_is_replaced(host, client):
+    with Sandbox("docker", workers=1) as sandbox:
+        assert sandbox.execute("print(1)").stdout == "1\n"
+        for container in ours(client):
+            if container.attrs["Config"]["Image"] == image.tag():
+                container.kill()
+        results = [sandbox.execute("print(2)") for _ in range(3)]
+        assert results[-1].stdout == "2\n"
+
+
+def test_nothing_is_left_after_a_close(host, client):
+    before = {container.id for container in ours(client)}
+    doors = set(os.listdir(os.environ.get("TMPDIR", "/tmp")))
+    with Sandbox("docker", workers=2) as sandbox:
+        list(sandbox.map(["print(1)"] * 4))
+        sandbox.session().execute("1")
+        assert {container.id for container in ours(client)} - before
+    assert {container.id for container in ours(client)} <= before
+    left = set(os.listdir(os.environ.get("TMPDIR", "/tmp"))) - doors
+    assert not {name for name in left if name.startswith("palaestra-")}
+
+
+def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host, client):
+    program = textwrap.dedent(
+        """
+        from palaestra.tool_sandbox import Sandbox
+        sandbox = Sandbox("docker", workers=1)
+        sandbox.execute("pass")
+        print("ready", flush=True)
+        input()
+        """
+    )
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert trainer.stdin is not None
+    assert trainer.stdout is not None
+    with trainer.stdin, trainer.stdout:
+        assert trainer.stdout.readline() == b"ready\n"
+        label = f"{trainer.pid}:{backend.start_time(trainer.pid)}:"
+        trainer.send_signal(signal.SIGKILL)
+        trainer.wait()
+    backend.remove_orphans(client)
+    left = client.containers.list(all=True, filters={"label": backend.OWNER}, ignore_removed=True)
+    assert not [one for one in left if one.labels[backend.PID].startswith(label)]
+
+
+def test_containers_of_the_living_and_of_other_machines_stay(sandbox, client):
+    sandbox.execute("pass")
+    before = {container.id for container in ours(client)}
+    backend.remove_orphans(client)
+    assert {container.id for container in ours(client)} == before
+
+    class Stranger:
+        labels = {backend.PID: "1:5:4711", backend.BOOT: "x"}  # noqa: RUF012
+
+        def remove(self, force):
+            raise AssertionError("another pid namespace's container was removed")
+
+    class Engine:
+        class containers:  # noqa: N801
+            @staticmethod
+            def list(**_):
+                return [Stranger()]
+
+    assert backend.remove_orphans(Engine()) == 0
+
+
+def test_an_image_that_does_not_exist_names_the_builds(host):
+    with pytest.raises(SandboxUnavailable, match="sandbox build --rootfs self"):
+        Sandbox("docker", image="palaestra-none:none").isolation  # noqa: B018
+
+
+def test_an_image_without_our_label_is_refused(host, client):
+    data = BytesIO()
+    with tarfile.open(fileobj=data, mode="w"):
+        pass
+    client.api.import_image_from_data(data.getvalue(), repository="palaestra-bare", tag="1")
+    with pytest.raises(SandboxUnavailable, match="no label"):
+        Sandbox("docker", image="palaestra-bare:1").isolation  # noqa: B018
+    client.images.remove("palaestra-bare:1")
+
+
+def test_an_engine_that_does_not_answer_is_named(monkeypatch):
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(SandboxUnavailable, match="no docker engine answers"):
+        Sandbox("docker").isolation  # noqa: B018
+
+
+def test_paths_of_the_host_are_refused():
+    with pytest.raises(SandboxUnavailable, match="bake it in"):
+        Sandbox("docker", readable=["/etc"]).isolation  # noqa: B018
+
+
+def test_an_image_is_built_on_another_one(host, client):
+    name = backend.build(base=image.tag(), tag="palaestra-test:built")
+    labels = client.images.get(name).labels
+    assert labels[image.PYTHON].startswith("/opt/python/bin/python3.")
+    with Sandbox("docker", image=name, workers=1) as sandbox:
+        assert sandbox.execute("print(1)").stdout == "1\n"
+    client.images.remove(name)
+
+
+def test_a_root_file_system_needs_an_interpreter(tmp_path):
+    with pytest.raises(BadRequest, match="no python"):
+        image.pack(str(tmp_path))
+    with pytest.raises(BadRequest, match="give a folder"):
+        image.pack(str(tmp_path / "none"))
+
+
+def test_the_machines_own_image_holds_nothing_of_the_machine():
+    data, python = image.pack("self")
+    assert python.startswith("/opt/python/bin/python3.")
+    with tarfile.open(fileobj=BytesIO(data)) as archive:
+        members = archive.getmembers()
+    names = {member.name for member in members}
+    assert {"bin/sh", "tmp", "mnt", "etc/passwd"} <= names
+    assert not [member.name for member in members if member.mode & 0o6000]
+    assert not [name for name in names if name.startswith(("root", "home", "opt/palaestra/t/"))]
+    assert not [name for name in names if "site-packages" in name or "__pycache__" in name]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="this suite runs as a plain user already")
+def test_a_plain_user_of_the_engine_sees_the_same(host):
+    arguments = ["-p", "no:cacheprovider", "-q", "-m", "docker", "-k", "docker_holds"]
+    done = plain_user.run(
+        [sys.executable, "-m", "pytest", str(CONFORMANCE), *arguments],
+        env={"DOCKER_HOST": host},
+        groups=[os.stat(host.removeprefix("unix://")).st_gid],
+        timeout=290.0,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "passed" in done.stdout.strip().splitlines()[-1]
