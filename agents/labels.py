@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -80,50 +82,82 @@ def label(
         if not message.length:
             continue
         units = _units(ids[at], message, tokenizer)
-        call[at], step[at] = calls + units.call, steps + units.step
+        call[at] = [calls + unit for unit in units.call]
+        step[at] = [steps + unit for unit in units.step]
         kind[at] = units.kind
-        calls, steps = int(call[at].max()) + 1, int(step[at].max()) + 1
+        calls, steps = calls + units.call[-1] + 1, steps + units.step[-1] + 1
     plan = np.where(mask, 0, -1).astype(np.int32)
     return Labels(kind, mask, turn, call, step, plan)
 
 
 class _Units(NamedTuple):
-    call: Ints
-    step: Ints
-    kind: NDArray[np.uint8]
+    call: list[int]
+    step: list[int]
+    kind: list[int]
 
 
 def _units(ids: Sequence[int], message: Drawn, tokenizer: Tokenizer) -> _Units:
     pieces = tokenizer.pieces(ids)
-    text = b"".join(pieces).decode("utf-8", "replace")
+    data = b"".join(pieces)
+    text = data.decode("utf-8", "replace")
+    size = len(ids)
     if not message.spans and not message.offset and len(text) < 2:
-        zero = np.zeros(len(ids), np.int32)
-        return _Units(zero, zero, np.full(len(ids), Kind.ACTION, np.uint8))
-    first = _first_characters(pieces, text)
+        return _Units([0] * size, [0] * size, [int(Kind.ACTION)] * size)
+    first = _first_characters(pieces, data, text)
     spans = sorted(span for span in message.spans if span[0] < span[1])
     ends = _call_ends(text, spans)
-    call = np.searchsorted(np.array(ends), first, side="right").astype(np.int32)
-    cuts = np.array(sorted({*ends, *_step_ends(text, spans)}), np.int64)
-    step = np.searchsorted(cuts, first, side="right").astype(np.int32)
-    kind = np.full(len(ids), Kind.ACTION, np.uint8)
-    kind[first < message.offset] = Kind.REASONING
+    cuts = sorted({*ends, *_step_ends(text, spans)})
+    kind = [int(Kind.REASONING if at < message.offset else Kind.ACTION) for at in first]
     for a, b in spans:
-        kind[(first >= a) & (first < b)] = Kind.CALL
-    # a unit that holds the first character of no token has no number
-    return _Units(_dense(call), _dense(step), kind)
+        for token in range(bisect_left(first, a), bisect_left(first, b)):
+            kind[token] = int(Kind.CALL)
+    return _Units(_numbered(first, ends), _numbered(first, cuts), kind)
 
 
-def _first_characters(pieces: Sequence[bytes], text: str) -> NDArray[np.int64]:
+def token_at(ids: Sequence[int] | Ints, character: int, tokenizer: Tokenizer) -> int:
+    """The last token whose first byte lies at or before a character of the drawn text."""
+    pieces = tokenizer.pieces([int(i) for i in ids])
+    data = b"".join(pieces)
+    first = _first_characters(pieces, data, data.decode("utf-8", "replace"))
+    return max(0, bisect_right(first, character) - 1)
+
+
+def _first_characters(pieces: Sequence[bytes], data: bytes, text: str) -> list[int]:
     """Character that holds the first byte of each token; of an empty one, the last before it."""
-    sizes = np.array([len(piece) for piece in pieces], np.int64)
-    begins = np.cumsum(sizes) - sizes
-    total = int(sizes.sum())
-    begins = np.where(sizes == 0, np.maximum(begins - 1, 0), begins)
-    if total == len(text) or not total:  # one byte a character
+    begins: list[int] = []
+    at = 0
+    for piece in pieces:
+        begins.append(at if piece else max(at - 1, 0))
+        at += len(piece)
+    if len(data) == len(text):  # one byte a character
         return begins
-    widths = np.array([len(c.encode("utf-8", "replace")) for c in text], np.int64)
-    edges = np.cumsum(widths)
-    return np.searchsorted(edges, begins, side="right").astype(np.int64)
+    edges = list(accumulate(_widths(data)))
+    return [bisect_right(edges, begin) for begin in begins]
+
+
+def _widths(data: bytes) -> list[int]:
+    """Bytes of each character of ``data.decode("utf-8", "replace")``."""
+    widths: list[int] = []
+    while data:
+        try:
+            return widths + [len(character.encode()) for character in data.decode()]
+        except UnicodeDecodeError as error:  # what cannot be read becomes one character
+            widths += [len(character.encode()) for character in data[: error.start].decode()]
+            widths.append(error.end - error.start)
+            data = data[error.end :]
+    return widths
+
+
+def _numbered(first: Sequence[int], ends: Sequence[int]) -> list[int]:
+    """Number of the unit of each token; one that holds no token's first character has none."""
+    out: list[int] = []
+    unit, before = -1, -1
+    for at in first:
+        here = bisect_right(ends, at)
+        if here != before:
+            unit, before = unit + 1, here
+        out.append(unit)
+    return out
 
 
 def _call_ends(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
@@ -140,7 +174,3 @@ def _step_ends(text: str, spans: Sequence[tuple[int, int]]) -> list[int]:
     cuts = [m.end() for m in _END.finditer(text)]
     cuts = [c for c in cuts if not any(a < c < b for a, b in whole)]
     return [c for c in [*cuts, *(edge for span in spans for edge in span)] if 0 < c < len(text)]
-
-
-def _dense(units: Ints) -> Ints:
-    return np.unique(units, return_inverse=True)[1].astype(np.int32).reshape(-1)

@@ -23,9 +23,9 @@ palaestra envs list
 palaestra envs describe palaestra/CodeDrill-v0
 ```
 
-Every environment also takes `tasks`, `split`, `reward`, `domain`, `limits`, `parser`, `render_mode`,
-`sandbox` and `seed`; see [Env](env.md). A message after the last turn is never read: the episode
-ends truncated, reason `turns`.
+Every environment also takes `tasks`, `split`, `reward`, `domain`, `limits`, `parser`,
+`render_mode`, `sandbox` and `seed`; see [Env](env.md). A message after the last turn is never
+read: the episode ends truncated, reason `turns`.
 """
 # why an episode ends, besides its limits: rules say it in code, so it is written down here
 ENDS = {
@@ -51,9 +51,9 @@ def card(id: str) -> Iterator[str]:
     """The lines of one environment."""
     found = registry.describe(id)
     yield from (f"## {id}", "", found["doc"], "")
-    yield from ("| view | action | observation |", "|---|---|---|")
+    yield from ("**Spaces**", "")
     for view, spaces in found["views"].items():
-        yield f"| {view} | `{spaces['action']}` | `{spaces['observation']}` |"
+        yield f"- {view}: action `{spaces['action']}`, observation `{spaces['observation']}`"
     yield ""
     if found["tools"]:
         yield from ("**Tools**", "")
@@ -83,7 +83,7 @@ def tool_line(tool: Mapping[str, Any]) -> str:
 def bound(term: Mapping[str, Any]) -> str:
     """What limits a term's sum over an episode."""
     if "cap" in term:
-        return f"at most {term['cap']:g} in all"
+        return f"at most ±{term['cap']:g} in all"
     if "bounds" in term:
         low, high = term["bounds"]
         return f"signal in [{low:g}, {high:g}]"

@@ -121,6 +121,7 @@ class Env(Rules, gymnasium.Env[Any, Any]):
         cls.has_after = cls.after is not Rules.after
         cls.has_potentials = cls.potentials is not Rules.potentials
         cls.has_score = cls.score is not Rules.score
+        cls.own_road = cls.propose is not Env.propose or cls.settle is not Env.settle
 
     def __init__(
         self,
@@ -163,23 +164,25 @@ class Env(Rules, gymnasium.Env[Any, Any]):
             modes = ", ".join(self.metadata["render_modes"])
             raise ValueError(f"render_mode is {render_mode!r}; give one of {modes}, or None")
         self.render_mode = render_mode
-        self.observe, self.reasoning = "text", "drop"
         self.randomizer = Randomizer.of(self.domain, domain)
-        self.sampler = self.tasks.sampler()
-        self.plan = self.rewards.plan
-        self.standard = tuple(
-            name
-            for name in STANDARD
-            if name in self.rewards and getattr(self.rewards[name], "fn", None) is None
-        )
-        self.pays_always = self.standard not in ((), ("format",))
-        self.shortest = min(self.limits.result_chars, self.limits.observation_chars - 1)
-        self.most_calls = self.limits.calls or sys.maxsize
-        self.env_id = f"{type(self).__module__}:{type(self).__qualname__}"
         self.first_seed = seed
-        self.streams = Streams()
-        self.ledger = Ledger(self.rewards)
-        self.episode = Episode(self.limits, self.tokenizer)
+        # a callable, so that it can be handed on without opening anything
+        self.sandbox_source = shared_sandbox if sandbox is None else partial(given, sandbox)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        rewards, limits = self.rewards, self.limits
+        self.observe, self.reasoning = "text", "drop"
+        self.sampler = self.tasks.sampler()
+        self.plan = rewards.plan
+        unpaid = [name for name in STANDARD if getattr(rewards.get(name), "fn", self) is None]
+        self.standard = tuple(unpaid)
+        self.pays_always = self.standard not in ((), ("format",))
+        self.shortest = min(limits.result_chars, limits.observation_chars - 1)
+        self.most_calls = limits.calls or sys.maxsize
+        self.env_id = f"{type(self).__module__}:{type(self).__qualname__}"
+        self.streams, self.ledger = Streams(), Ledger(rewards)
+        self.episode = Episode(limits, self.tokenizer)
         self.timing: dict[str, float] = {"outside": 0.0}  # wall seconds; never in an observation
         self.state: Any = {}
         self.params: dict[str, JSON] = {}
@@ -187,8 +190,6 @@ class Env(Rules, gymnasium.Env[Any, Any]):
         self.task: Task = Task({"id": "none"})
         self.session: Workbench | None = None
         self.shown = 0  # messages that render_mode "human" has printed
-        # a callable, so that it can be handed on without opening anything
-        self.sandbox_source = shared_sandbox if sandbox is None else partial(given, sandbox)
 
     # what an author may use
 
@@ -279,6 +280,8 @@ class Env(Rules, gymnasium.Env[Any, Any]):
 
     def advance(self, action: str | Message) -> Step:
         """Proposes, runs what must be run outside, and settles, until there is a step."""
+        if self.own_road:
+            return self._outside(self.propose(action))
         if self.episode.over:
             raise EpisodeOver(rendering.over(self))
         try:

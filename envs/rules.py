@@ -21,6 +21,7 @@ class Rules:
 
     rewards: Rewards = Rewards(success=Outcome(1.0))
     has_score: ClassVar[bool] = False
+    own_road: ClassVar[bool] = False  # propose or settle are overridden
 
     def begin(self, task: Task) -> str | Message | Sequence[Message]:
         """Sets `self.state` for a task and returns the first words to the agent."""

@@ -217,22 +217,17 @@ def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     """Books the step and returns it."""
     episode, ledger = env.episode, env.ledger
     results = pending.results
-    said: tuple[Message, ...]
+    # nearly all messages: one call whose result needs nothing done to it
     if len(results) == 1 and reply is QUIET and (only := plain(env, results[0])) is not None:
-        # nearly all messages: one call whose result needs nothing done to it
         said, seconds, cost = only
         problems = pending.problems
     else:
         said, seconds, cost, problems = spoken(env, pending, reply)
-    episode.messages.append(pending.message)
-    episode.messages.extend(said)
+    episode.messages += (pending.message, *said)
     calls = len(results)
     episode.step(calls, seconds, cost)
     if reply is not QUIET:
-        for term, value, call_id, span in reply.credits:
-            ledger.pay(term, value, call_id, span)
-        for name, value in reply.costs.items():
-            ledger.charge(name, value)
+        book(env, reply)
         if reply.excluded:
             return end_excluded(env, said, reply.end or "excluded", problems, calls)
     if problems or env.pays_always:
@@ -270,7 +265,15 @@ def finish(env: Env, pending: Pending, reply: Reply) -> Step:
     return new(Step, (said, reward, terms, credits, costs, *play))
 
 
-def plain(env: Env, result: ToolResult | None) -> tuple[tuple[Message], float, float] | None:
+def book(env: Env, reply: Reply) -> None:
+    """Books the credits and costs of a reply."""
+    for term, value, call_id, span in reply.credits:
+        env.ledger.pay(term, value, call_id, span)
+    for name, value in reply.costs.items():
+        env.ledger.charge(name, value)
+
+
+def plain(env: Env, result: ToolResult | None) -> tuple[tuple[Message, ...], float, float] | None:
     """Returns what is said of a short, clean result, and its seconds and money; else None."""
     assert result is not None
     call_id, content, _, problem, _, seconds, cost, _ = result

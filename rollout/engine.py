@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..agents.core import Action, Agent, Ask, Key, Memory, Policy, Seat, Turn
+from ..agents.errors import AgentError
 from ..agents.shield import machine_of
 from ..envs import core
 from ..envs.core import Env, Pending, Step
@@ -19,6 +21,7 @@ from .trajectory import Trajectory
 # Decode steps between sending a batch of tool calls and taking its results in. A fixed number:
 # which rows share a forward then depends on tokens only, never on the clock.
 DELAY = 2
+TWICE = "a list of asks holds one chat twice; give each ask its own chat.fork()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Start:
 class Live:
     """One episode under way: its environment, the agent's memory, the turn being taken."""
 
-    __slots__ = ("answers", "asks", "env", "index", "memory", "record", "road", "single", "waiting")
+    __slots__ = ("answers", "asks", "env", "index", "memory", "record", "road", "single")
 
     def __init__(self, index: int, env: Env, memory: Memory, record: Record) -> None:
         self.index = index
@@ -46,7 +49,6 @@ class Live:
         self.asks: list[Ask] = []
         self.answers: dict[int, Action] = {}
         self.single = True
-        self.waiting: dict[int, int] = {}
 
 
 class Engine:
@@ -118,13 +120,14 @@ class _Gather:
         self.engine = engine
         self.queue = deque(enumerate(starts))
         self.done: list[Trajectory | None] = [None] * len(starts)
-        self.live = 0
+        self.live: dict[int, Live] = {}
         self.clock = 0
         self.sent: deque[_Sent] = deque()
         self.outbox: list[tuple[Live, Pending]] = []
-        self.asked: dict[tuple[int, int], Live] = {}  # (policy, ask number) -> episode
+        # (policy, number of the ask there) -> episode, position among its asks
+        self.asked: dict[tuple[int, int], tuple[Live, int]] = {}
         self.policies: dict[int, Policy] = {}
-        self.immediate: list[tuple[Live, Ask]] = []
+        self.immediate: list[tuple[Live, int]] = []
         self.news: deque[tuple[Live, Sequence[Message]]] = deque()
 
     def play(self, stop: Callable[[], bool]) -> list[Trajectory]:
@@ -132,19 +135,27 @@ class _Gather:
         try:
             while self.queue or self.live:
                 if stop():
-                    return []
-                while self.queue and self.live < slots:
+                    self.done = []
+                    break
+                while self.queue and len(self.live) < slots:
                     self.begin(*self.queue.popleft())
                 while self.news:
                     self.turn(*self.news.popleft())
                 self.decode()
                 self.dispatch()
                 self.collect()
-        finally:
-            self.abandon()
+        except Exception:
+            with contextlib.suppress(Exception):  # what went wrong first is what is told
+                self.drain()
+            raise
+        else:
+            self.drain()
+        finally:  # on KeyboardInterrupt nothing is waited for
+            for live in self.live.values():
+                live.env.close()
         return [one for one in self.done if one is not None]
 
-    def abandon(self) -> None:
+    def drain(self) -> None:
         """Leave nothing under way: messages half drawn are drawn to their ends and dropped."""
         for sent in self.sent:
             sent.future.exception()
@@ -170,7 +181,7 @@ class _Gather:
         )
         record = Record(seat, start.group, news, env)
         live = Live(index, env, self.engine.agent.start(seat), record)
-        self.live += 1
+        self.live[index] = live
         self.news.append((live, news))
 
     def turn(self, live: Live, news: Sequence[Message]) -> None:
@@ -186,18 +197,20 @@ class _Gather:
             return
         live.single = isinstance(wish, Ask)
         asks = [wish] if isinstance(wish, Ask) else wish
+        if len({id(ask.chat) for ask in asks}) < len(asks):
+            raise AgentError(TWICE)
         live.asks = live.record.seat.counters.begin(asks)
         live.answers = {}
         for position, ask in enumerate(live.asks):
             live.record.asked(ask)
             submit = getattr(ask.policy, "submit", None)
             if submit is None:
-                self.immediate.append((live, ask))
+                self.immediate.append((live, position))
                 continue
             self.policies[id(ask.policy)] = ask.policy
-            number = submit(ask)
-            live.waiting[number] = position
-            self.asked[id(ask.policy), number] = live
+            self.asked[id(ask.policy), submit(ask)] = live, position
+        if not asks:  # an empty list is answered by one
+            self.advance(live, [])
 
     def answered(self, live: Live, position: int, action: Action) -> None:
         live.answers[position] = action
@@ -214,7 +227,7 @@ class _Gather:
             self.finish(live, None)
             return
         pending = live.env.propose(message)
-        live.record.said(pending)
+        live.record.said(message, pending)
         if pending.requests:
             self.outbox.append((live, pending))
         else:
@@ -238,8 +251,7 @@ class _Gather:
 
     def finish(self, live: Live, step: Step | None) -> None:
         self.done[live.index] = live.record.trajectory(step, live.env)
-        self.engine.give(live.env)
-        self.live -= 1
+        self.engine.give(self.live.pop(live.index).env)
 
     # --- all episodes ----------------------------------------------------------------------
 
@@ -247,9 +259,9 @@ class _Gather:
         """One token for every row that is being drawn; finished messages go on."""
         if self.immediate:
             waiting, self.immediate = self.immediate, []
-            for live, ask in waiting:
-                position = next(at for at, one in enumerate(live.asks) if one is ask)
-                self.answered(live, position, ask.policy.act([ask])[0])
+            asks = [live.asks[position] for live, position in waiting]
+            for (live, position), action in zip(waiting, at_once(asks), strict=True):
+                self.answered(live, position, action)
         if not self.asked:
             return
         self.clock += 1
@@ -257,8 +269,8 @@ class _Gather:
             sampler: Any = policy
             sampler.step()
             for number, action in sampler.ready():
-                live = self.asked.pop((identity, number))
-                self.answered(live, live.waiting.pop(number), action)
+                live, position = self.asked.pop((identity, number))
+                self.answered(live, position, action)
 
     def dispatch(self) -> None:
         """Send the tool calls of all sessions that spoke in this step as one batch."""
@@ -283,3 +295,12 @@ class _Gather:
                 sent.lives, sent.pendings, sent.future.result(), strict=True
             ):
                 self.settle(live, pending, answers)
+
+
+def at_once(asks: Sequence[Ask]) -> list[Action]:
+    """Answers of policies that know no ``submit``, each asked once for all episodes."""
+    out: dict[int, Action] = {}
+    for policy in {id(ask.policy): ask.policy for ask in asks}.values():
+        mine = [at for at, ask in enumerate(asks) if ask.policy is policy]
+        out |= zip(mine, policy.act([asks[at] for at in mine]), strict=True)
+    return [out[at] for at in range(len(asks))]

@@ -21,7 +21,13 @@ def play(agent: Agent, env: Env, *, seed: int, attempt: int = 0, run_seed: int =
     """
     news = env.start(seed, {"attempt": attempt})
     key = Key(run_seed, seed, 0, attempt)
-    seat = Seat(key, env.env_id, tools=tuple(env.tools.schemas()), limits=env.limits)
+    seat = Seat(
+        key,
+        env.env_id,
+        tools=tuple(env.tools.schemas()),
+        limits=env.limits,
+        images=env.limits.images > 0,
+    )
     memory = agent.start(seat)
     record = Record(seat, 0, news, env)
     while True:
@@ -42,7 +48,7 @@ def play(agent: Agent, env: Env, *, seed: int, attempt: int = 0, run_seed: int =
         if record.empty:
             return record.trajectory(None, env)
         pending = env.propose(message)
-        record.said(pending)
+        record.said(message, pending)
         while not isinstance(out := env.settle(pending, run([pending])[0]), Step):
             pending = out
         record.settled(out)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..agents.chat import Chat, Context, Drawn, Kind, Labels
 from ..agents.core import Action, Ask, Seat
-from ..agents.labels import label
+from ..agents.labels import label, token_at
 from ..agents.rows import Decoding, Machine, Part
 from ..envs.core import Env, Pending, Step
 from ..envs.messages import Credit, Message
@@ -27,13 +27,20 @@ class Served(NamedTuple):
     machine: Machine | None
 
 
+class Said(NamedTuple):
+    """A message that reached the environment, and where it stands among what was drawn."""
+
+    last: int | None  # the last ask served before it
+    offset: int | None  # characters drawn before its content; None: it is not what `last` drew
+
+
 @dataclass(slots=True)
 class Block:
-    """Consecutive rows of one context in the trajectory, with the messages drawn into it."""
+    """One context in the trajectory; ``base`` is the place of its first token."""
 
     ids: Sequence[int]
     labels: Labels
-    base: int
+    base: int = 0
 
 
 class Record:
@@ -55,13 +62,15 @@ class Record:
         self.served: list[Served] = []
         self.credits: list[Placed] = []
         self.costs: list[tuple[int, Mapping[str, float]]] = []
-        self.spoken: list[int | None] = []  # turn -> which served action was its message
+        self.spoken: list[Said] = []  # by turn
         self.pendings: list[Pending] = []
         self.total = 0.0
         self.problems: dict[str, int] = {}
         self.seconds = 0.0
         self.full = False  # the context has no room for another message
+        self.chat: Chat | None = None  # where the agent speaks to the environment
         self._places: dict[int, tuple[Context, int]] = {}
+        self._begun = 0  # how many asks were served before this turn
 
     # --- while it runs -----------------------------------------------------------------------
 
@@ -81,18 +90,44 @@ class Record:
         """Whether the last ask found no room for a single token."""
         return self.full and not len(self.served[-1].action.tokens)
 
-    @property
-    def chat(self) -> Chat | None:
-        """The chat in which the agent spoke last."""
-        return self.served[-1].ask.chat if self.served else None
+    def said(self, message: Message, pending: Pending) -> None:
+        """The agent's message reached the environment.
 
-    def said(self, pending: Pending) -> None:
-        """The agent's message reached the environment."""
+        Args:
+            message: as the agent gave it.
+            pending: as the environment read it.
+        """
         self.messages.append(pending.message)
-        self.spoken.append(len(self.served) - 1 if self.served else None)
         self.pendings.append(pending)
-        if self.served and self.chat is not None and self.chat.context.drawn:
+        last = len(self.served) - 1 if self.served else None
+        author = self._author(message)
+        offset = None
+        if author is not None:
+            self.chat = self.served[author].ask.chat
             self.chat.mark(pending)
+            # Asked again after it was drawn (a check, a vote): what was drawn then decided that
+            # it was said, so what it earns is paid behind that, to the last one drawn.
+            offset = self.chat.context.drawn[-1].offset if author == last else None
+        elif self.chat is None and self.served:
+            self.chat = self.served[-1].ask.chat
+        self.spoken.append(Said(last, offset))
+        self._begun = len(self.served)
+
+    def _author(self, message: Message) -> int | None:
+        """Which ask of this turn drew the message, if it stands in its chat as it was drawn."""
+        for index in range(len(self.served) - 1, self._begun - 1, -1):
+            one = self.served[index]
+            chat = one.ask.chat
+            if chat.context is not one.context or not one.context.drawn or not chat.messages:
+                continue
+            kept = chat.messages[-1]
+            if (
+                one.context.drawn[-1].start == one.start
+                and kept.role == message.role
+                and (kept is message or kept.content == message.content)
+            ):
+                return index
+        return None
 
     def settled(self, step: Step) -> None:
         """The environment answered."""
@@ -110,8 +145,6 @@ class Record:
 
     def trajectory(self, step: Step | None, env: Env) -> Trajectory:
         """The whole episode as columns. ``step`` None: our context was full (truncated)."""
-        if step is not None and step.truncated and self.chat is not None:
-            self.chat.add(step.messages, reply=False)  # the value after these is the bootstrap
         outcome = Outcome(
             terminated=step is not None and step.terminated,
             truncated=step is None or step.truncated,
@@ -133,7 +166,7 @@ class Record:
             self.params,
             self.group,
         )
-        columns = Columns(self)
+        columns = Columns(self, self._open(step) if outcome.truncated else None)
         return Trajectory(
             identity=identity,
             outcome=outcome,
@@ -142,15 +175,39 @@ class Record:
             **columns.fields(),
         )
 
+    def _open(self, step: Step | None) -> tuple[Context, int] | None:
+        """The context at whose end the next message would begin, and how far it counts.
+
+        The value there is the bootstrap of a truncated episode, so it must be a state the critic
+        knows: one before the first token of a message.
+        """
+        if not self.served:
+            return None
+        last = self.served[-1]
+        chat = last.ask.chat if self.chat is None else self.chat
+        if step is not None and step.messages:
+            chat.add(step.messages)
+        context = chat.context
+        if step is None and self.empty and last.context is context:
+            return context, last.start  # the end-of-turn id behind it was not drawn
+        return context, last.ask.policy.context  # more than that no model reads
+
 
 class Columns:
-    """The token columns of an episode, filled message by message in the order of drawing."""
+    """The token columns of an episode, filled message by message in the order of drawing.
 
-    def __init__(self, record: Record) -> None:
+    Args:
+        record: the episode.
+        end: the context that comes last, and how many of its tokens count: where the value after
+            the episode is read. None: any order will do.
+    """
+
+    def __init__(self, record: Record, end: tuple[Context, int] | None = None) -> None:
         self.record = record
         self.blocks: dict[int, Block] = {}
-        self.places: list[tuple[Block, int]] = [self._place(one) for one in record.served]
-        self.size = sum(len(block.ids) for block in self.blocks.values())
+        self._claimed: set[tuple[int, int]] = set()
+        self.places = [self._place(one) for one in record.served]
+        self.size = self._lay(end)
         self.real = np.float32
         if record.served and record.served[0].action.logprobs.dtype == np.float64:
             self.real = np.float64
@@ -169,15 +226,39 @@ class Columns:
         self.loss_mask = np.zeros(self.size, np.bool_)
         self.parts: list[Part] = []
         self.where: list[slice] = []
+        self._fill()
+
+    def _lay(self, end: tuple[Context, int] | None) -> int:
+        """Put the contexts one behind the other; returns their size together."""
+        if end is not None:
+            context, size = end
+            block = self.blocks.pop(id(context), None)
+            if block is None:  # the template wrote history anew
+                tokenizer = self.record.served[-1].ask.policy.tokenizer
+                block = Block(context.ids, context.labels(tokenizer))
+            if size < len(block.ids):
+                block = _cut(block, size)
+            self.blocks[id(context)] = block
+        size = 0
+        for block in self.blocks.values():
+            block.base, size = size, size + len(block.ids)
+        return size
+
+    def _fill(self) -> None:
+        """Write what belongs to the drawn tokens, in the order of drawing."""
         drawn = calls = steps = 0
-        for turn, (one, (block, start)) in enumerate(zip(record.served, self.places, strict=True)):
+        for turn, (one, key) in enumerate(zip(self.record.served, self.places, strict=True)):
             length = len(one.action.tokens)
-            at = slice(block.base + start, block.base + start + length)
+            if key is None:
+                self.where.append(slice(0, 0))
+                continue
+            block = self.blocks[key]
+            at = slice(block.base + one.start, block.base + one.start + length)
             self.where.append(at)
             self._numbers(one, at)
             self.ids["time"][at] = np.arange(drawn, drawn + length)
             self.ids["turn_id"][at] = turn
-            inside = slice(start, start + length)
+            inside = slice(one.start, one.start + length)
             calls = self._units("call_id", block.labels.call_id[inside], at, calls)
             steps = self._units("step_id", block.labels.step_id[inside], at, steps)
             self.ids["plan_id"][at] = block.labels.plan_id[inside]
@@ -206,28 +287,31 @@ class Columns:
             **self.ids,
         }
 
-    def _place(self, one: Served) -> tuple[Block, int]:
-        """The block that holds a drawn message; one that was never committed gets its own."""
-        length = len(one.action.tokens)
-        committed = any(
-            drawn.start == one.start and drawn.length == length for drawn in one.context.drawn
-        )
-        tokenizer = one.ask.policy.tokenizer
-        if committed:
-            key = id(one.context)
-            if key not in self.blocks:
-                labels = one.context.labels(tokenizer)
-                self.blocks[key] = Block(one.context.ids, labels, self._end())
-        else:
-            key = id(one)
-            ids = [*one.context.ids[: one.start], *map(int, one.action.tokens)]
-            kinds = [int(Kind.OBSERVATION)] * one.start + [int(Kind.ACTION)] * length
-            labels = label(ids, kinds, [Drawn(one.start, length, 0)], tokenizer)
-            self.blocks[key] = Block(ids, labels, self._end())
-        return self.blocks[key], one.start
+    def _place(self, one: Served) -> int | None:
+        """The block that holds a drawn message; one that was never committed gets its own.
 
-    def _end(self) -> int:
-        return sum(len(block.ids) for block in self.blocks.values())
+        Two asks at one place (best of n) share no block, even where they drew the same.
+        """
+        length = len(one.action.tokens)
+        if not length:
+            return None
+        context, end = one.context, one.start + length
+        place = (id(context), one.start)
+        tokenizer = one.ask.policy.tokenizer
+        tokens: list[int] = one.action.tokens.tolist()
+        committed = place not in self._claimed and any(
+            drawn.start == one.start and drawn.length == length for drawn in context.drawn
+        )
+        if committed and context.ids[one.start : end] == tokens:
+            self._claimed.add(place)
+            if id(context) not in self.blocks:
+                self.blocks[id(context)] = Block(context.ids, context.labels(tokenizer))
+            return id(context)
+        ids = [*context.ids[: one.start], *tokens]
+        kinds = [int(Kind.OBSERVATION)] * one.start + [int(Kind.ACTION)] * length
+        labels = label(ids, kinds, [Drawn(one.start, length, 0)], tokenizer)
+        self.blocks[id(one)] = Block(ids, labels)
+        return id(one)
 
     def _numbers(self, one: Served, at: slice) -> None:
         action = one.action
@@ -277,35 +361,38 @@ class Columns:
         return out
 
     def _earned_at(self, turn: int, credit: Credit | None) -> int | None:
-        """The token that a credit is paid to: the last one of the unit that earned it."""
-        spoken = self.record.spoken[turn]
-        if spoken is None:
+        """The token that a credit is paid to: the last one of the unit that earned it.
+
+        What was earned where no token was drawn goes to the last one before; None: there is none.
+        """
+        said = self.record.spoken[turn]
+        if said.last is None:
             return None
-        at = self.where[spoken]
+        at = self.where[said.last]
+        if at.start == at.stop:
+            before = [one for one in self.where[: said.last] if one.start < one.stop]
+            return before[-1].stop - 1 if before else None
         last = at.stop - 1
-        if last < at.start:  # an empty message earns for the one before it
-            return at.start - 1 if at.start else None
-        if credit is None or (credit.call_id is None and credit.span is None):
+        if credit is None or said.offset is None:
             return last
-        pending = self.record.pendings[turn]
         if credit.span is not None:
-            end, column = credit.span[1], self.ids["step_id"]
+            span, column = credit.span, self.ids["step_id"]
+        elif credit.call_id is not None:
+            calls = self.record.pendings[turn].message.calls
+            span = next((one.span for one in calls if one.id == credit.call_id), (0, 0))
+            column = self.ids["call_id"]
         else:
-            call = next((one for one in pending.message.calls if one.id == credit.call_id), None)
-            if call is None or call.span[0] >= call.span[1]:
-                return last
-            end, column = call.span[1], self.ids["call_id"]
-        inside = column[at]
-        if inside[0] == inside[-1]:
             return last
-        token = self._holds(spoken, pending.offset + end - 1)
+        inside = column[at]
+        if span[0] >= span[1] or inside[0] == inside[-1]:
+            return last
+        one = self.record.served[said.last]
+        token = token_at(one.action.tokens, said.offset + span[1] - 1, one.ask.policy.tokenizer)
         return at.start + int(np.flatnonzero(inside == inside[token])[-1])
 
-    def _holds(self, spoken: int, character: int) -> int:
-        """Index in a drawn message of the token that holds a character of its text."""
-        one = self.record.served[spoken]
-        pieces = one.ask.policy.tokenizer.pieces([int(token) for token in one.action.tokens])
-        text = b"".join(pieces).decode("utf-8", "replace")
-        byte = len(text[:character].encode("utf-8", "replace"))
-        ends = np.cumsum([len(piece) for piece in pieces])
-        return min(int(np.searchsorted(ends, byte, side="right")), len(pieces) - 1)
+
+def _cut(block: Block, size: int) -> Block:
+    """The first tokens of a block; nothing behind them was drawn."""
+    labels = block.labels
+    columns = {one.name: getattr(labels, one.name)[:size] for one in fields(labels)}
+    return Block(block.ids[:size], Labels(**columns))

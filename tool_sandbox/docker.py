@@ -267,13 +267,25 @@ def connect() -> Any:
     Raises:
         StartFailed: None answers within 2 s.
     """
+    client = None
     try:
+        _knock(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
         client = docker.from_env(timeout=2)
         client.ping()
         client.api.timeout = 60
     except (docker.errors.DockerException, OSError) as problem:
+        if client is not None:
+            client.close()
         raise StartFailed("engine", 0, f"no docker engine answers: {problem}") from None
     return client
+
+
+def _knock(host: str) -> None:
+    """Try a local socket by ourselves: the library leaves one open for each failure."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2)
+            probe.connect(host.removeprefix("unix://"))
 
 
 def hardening(limits: Limits, user: int, door: Path) -> dict[str, Any]:
@@ -376,9 +388,10 @@ def remove_orphans(client: Any) -> int:
             continue
         alive = start_time(int(pid)) == started and container.labels.get(BOOT) == boot_id()
         if not alive:
-            with contextlib.suppress(docker.errors.APIError):
+            with contextlib.suppress(docker.errors.APIError):  # its own end may have come first
                 container.remove(force=True)
-                count += 1
+            _wait_gone(container)
+            count += 1
     return count
 
 

@@ -29,8 +29,8 @@ Null = Literal["none", "lr0", "shuffle", "random_reward"]
 class TrainSettings:
     """How long, how often, where."""
 
-    iterations: Annotated[int, "rounds of gather and learn", COUNT] = 170
-    eval_every: Annotated[int, "iterations between two evaluations; 0: at the end only", SIZE] = 25
+    iterations: Annotated[int, "rounds of gather and learn", COUNT] = 300
+    eval_every: Annotated[int, "iterations between two evaluations; 0: at the end only", SIZE] = 10
     eval_episodes: Annotated[int, "tasks of one evaluation", COUNT] = 128
     save_every: Annotated[int, "iterations between two checkpoints", COUNT] = 10
     checkpoints: Annotated[int, "how many of the last checkpoints stay", Bounds(low=2)] = 2

@@ -34,7 +34,7 @@ def test_a_run_is_shown_with_its_settings_and_its_curve(
     assert run("show", str(folder)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "palaestra/CodeDrill-v0" in lines[0]
-    assert "30 of 170 iterations" in lines[0]
+    assert "30 of 300 iterations" in lines[0]
     assert "success_greedy" in lines[1]
     assert lines[-1].split() == ["30", "1.0000", "0.0100", "0.5000"]
 

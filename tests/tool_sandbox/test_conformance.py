@@ -78,7 +78,7 @@ def tried_on_process():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", tried_on_process())
+@pytest.mark.parametrize("attack", list(tried_on_process()))
 def test_process_holds_what_its_list_does_not_name(process, attack: Attack):
     sandbox, targets, probe = process
     if not suitable(sandbox, attack):

@@ -18,10 +18,10 @@ def test_the_default_run_is_the_preset_of_the_code_drill() -> None:
     settings = config.load()
     assert settings.env.id == "palaestra/CodeDrill-v0"
     assert settings.env.options == {"level": 2}
-    assert settings.train.iterations == 170
+    assert settings.train.iterations == 300
     assert settings.algo.estimator == "segment"
     assert settings.optim.betas == (0.9, 0.98)
-    assert [stage.until_iteration for stage in settings.curriculum.stage] == [60, 170]
+    assert [stage.until_iteration for stage in settings.curriculum.stage] == [60, 300]
     assert [stage.options for stage in settings.curriculum.stage] == [{"tries": 1}, {"tries": 2}]
 
 
@@ -269,7 +269,7 @@ def test_a_value_replaced_by_its_key_changes_nothing_else() -> None:
     settings = config.replaced(config.load(), {"algo.whiten": False, "train.iterations": 3})
     assert config.difference(config.load(), settings) == {
         "algo.whiten": (True, False),
-        "train.iterations": (170, 3),
+        "train.iterations": (300, 3),
     }
     with pytest.raises(ConfigError, match="unknown key"):
         config.replaced(settings, {"algo.whitened": False})
