@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -92,6 +92,8 @@ class Rotate(torch.autograd.Function):
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
+    if torch.compiler.is_compiling():
+        return torch.cat((a * cos - b * (sin * sign), b * cos + a * (sin * sign)), -1)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     first, second = out[..., :half], out[..., half:]
     torch.mul(a, cos, out=first)
@@ -168,6 +170,37 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return cast(Tensor, Scaled.apply(x.to(kind), weight.to(kind), eps)).to(x.dtype)
 
 
+def before(
+    x: Tensor, w: Weights, cos: Tensor, sin: Tensor, shape: Shape
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What precedes attention: q [N, heads, d] and k [N, kv_heads, d], rotated, and v."""
+    h = rms_norm(x, w.norm1, shape.eps).to(w.qkv.dtype)
+    qkv = functional.linear(h, w.qkv, w.qkv_bias)
+    qkv = qkv.view(len(x), shape.heads + 2 * shape.kv_heads, shape.head_dim)
+    both, v = qkv[:, : shape.heads + shape.kv_heads], qkv[:, shape.heads + shape.kv_heads :]
+    if w.q_norm is not None and w.k_norm is not None:
+        q = rms_norm(both[:, : shape.heads], w.q_norm, shape.eps)
+        k = rms_norm(both[:, shape.heads :], w.k_norm, shape.eps)
+        both = torch.cat((q, k), 1)
+    both = rotate(both, cos.to(both.dtype), sin.to(both.dtype))
+    return both[:, : shape.heads], both[:, shape.heads :], v
+
+
+def after(x: Tensor, attended: Tensor, w: Weights, eps: float) -> Tensor:
+    """What follows attention: its projection and the feed-forward, both added to x."""
+    x = x + functional.linear(attended, w.out, w.out_bias)
+    h = rms_norm(x, w.norm2, eps).to(w.qkv.dtype)
+    both = functional.linear(h, w.gate_up, w.gate_up_bias)
+    return x + functional.linear(gated(both), w.down, w.down_bias)
+
+
+class Steps(NamedTuple):
+    """The two halves of a layer, as they are or compiled."""
+
+    before: Callable[..., tuple[Tensor, Tensor, Tensor]] = before
+    after: Callable[..., Tensor] = after
+
+
 class Decoder(nn.Module):
     """Embedding, layers of attention and gated feed-forward, final norm; heads beside the logits.
 
@@ -195,6 +228,7 @@ class Decoder(nn.Module):
         self.embed = nn.Parameter(torch.zeros(shape.vocab, d))
         self.layers = nn.ModuleList()
         self._fused: list[Weights] | None = None
+        self.steps = Steps()  # used where a cache attends; a sampler may compile them
         for _ in range(shape.layers):
             sizes: dict[str, tuple[int, ...]] = {
                 "norm1": (d,), "qkv": (both, d), "out": (d, wide),
@@ -280,17 +314,18 @@ class Decoder(nn.Module):
         reader = segments if cache is None else cache
         layers = self.weights() if weights is None else weights
         last = len(layers) - 1
+        steps = Steps() if cache is None else self.steps
         keep = self.checkpointing and torch.is_grad_enabled()
         for i, layer in enumerate(layers):
             chosen = at if i == last else None
             if keep:
-                arguments = x, i, layer, turn, reader, chosen
+                arguments = x, i, layer, turn, reader, chosen, steps
                 again = cast(Any, checkpoints).checkpoint(
                     self._layer, *arguments, use_reentrant=False
                 )
                 x = cast(Tensor, again)
             else:
-                x = self._layer(x, i, layer, turn, reader, chosen)
+                x = self._layer(x, i, layer, turn, reader, chosen, steps)
         return rms_norm(x, self.norm, self.shape.eps)
 
     def _layer(
@@ -301,35 +336,13 @@ class Decoder(nn.Module):
         turn: tuple[Tensor, Tensor],
         reader: Attends,
         at: Tensor | None,
+        steps: Steps,
     ) -> Tensor:
-        shape = self.shape
-        h = rms_norm(x, w.norm1, shape.eps).to(w.qkv.dtype)
-        qkv = functional.linear(h, w.qkv, w.qkv_bias)
-        qkv = qkv.view(len(x), shape.heads + 2 * shape.kv_heads, shape.head_dim)
-        q, k, v = self._rotated(qkv, w, turn)
+        q, k, v = steps.before(x, w, *turn, self.shape)
         attended = reader.attend(index, q, k, v)
         if at is not None:
             attended, x = attended[at], x[at]
-        x = x + functional.linear(attended, w.out, w.out_bias)
-        h = rms_norm(x, w.norm2, shape.eps).to(w.qkv.dtype)
-        both = functional.linear(h, w.gate_up, w.gate_up_bias)
-        return x + functional.linear(gated(both), w.down, w.down_bias)
-
-    def _rotated(
-        self, qkv: Tensor, w: Weights, turn: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        shape = self.shape
-        v = qkv[:, shape.heads + shape.kv_heads :]
-        if w.q_norm is not None and w.k_norm is not None:
-            q, k = qkv[:, : shape.heads], qkv[:, shape.heads : shape.heads + shape.kv_heads]
-            q = rms_norm(q, w.q_norm, shape.eps)
-            k = rms_norm(k, w.k_norm, shape.eps)
-            both = torch.cat((q, k), 1)
-        else:
-            both = qkv[:, : shape.heads + shape.kv_heads]
-        cos, sin = turn
-        both = rotate(both, cos.to(both.dtype), sin.to(both.dtype))
-        return both[:, : shape.heads], both[:, shape.heads :], v
+        return steps.after(x, attended, w, self.shape.eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits of final states [P, D] -> [P, V], float32 at least."""

@@ -99,6 +99,8 @@ class Desk:
         self.entropy: Reals = np.zeros((0, 16), np.float32)
         self.forced = np.zeros((0, 16), np.bool_)
         self.force = np.zeros((0, 16), np.int32)
+        self._hooked = self._forcing = False
+        self._watched: list[int] = []
         self.values: dict[str, Reals] = {}  # [rows, width] or [rows, width, q]
 
     def __len__(self) -> int:
@@ -127,6 +129,19 @@ class Desk:
             self.special[row], self.forcing[row] = job.special, force is not None
             if force is not None:
                 self.force[row, : len(force)] = force
+
+        self._note()
+
+    def _note(self) -> None:
+        """Look once, when rows come or go, for what would cost a look at every token."""
+        decodings = {job.decoding for job in self.jobs}
+        self._hooked = any(
+            how.temperature != 1 or how.repetition != 1 or how.cuts for how in decodings
+        )
+        self._forcing = any(job.ask.force is not None for job in self.jobs)
+        self._watched = [
+            row for row, job in enumerate(self.jobs) if job.table and not job.table.grammatical
+        ]
 
     def _enter(self, table: Table | None) -> tuple[int, int]:
         if table is None:
@@ -164,6 +179,7 @@ class Desk:
         del self.jobs[len(self.jobs) - len(gone) :]
         if not self.jobs:
             self.machines.clear()
+        self._note()
         return gone
 
     # --- one token for every row ---
@@ -185,6 +201,8 @@ class Desk:
     def hooks(self, legal: NDArray[np.bool_] | None, size: int) -> Hooks:
         """The hooks of the next position of every row."""
         n = len(self.jobs)
+        if not self._hooked:
+            return Hooks(legal=None if legal is None else torch.from_numpy(legal))
         again = seen = None
         if bool((self.repetition[:n] != 1).any()):
             again = torch.from_numpy(self.repetition[:n].copy())
@@ -223,7 +241,7 @@ class Desk:
         logprobs = effective(logits, hooks)
         ids = draw(logprobs, uniforms(self.seed[:n], self.counter[:n])).numpy()
         rows = np.arange(n)
-        if bool(self.forcing[:n].any()):
+        if self._forcing:
             forcing = self.forcing[:n]
             ids = np.where(
                 forcing, self.force[rows, np.minimum(self.count[:n], self.force.shape[1] - 1)], ids
@@ -246,7 +264,7 @@ class Desk:
         if legal is None:
             return none
         bad = legal.sum(1) == 0
-        watched = [i for i, job in enumerate(self.jobs) if job.table and not job.table.grammatical]
+        watched = self._watched
         if watched:
             index = torch.tensor(watched)
             kept = (

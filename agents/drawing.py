@@ -122,10 +122,12 @@ def draw(logprobs: Tensor, numbers: NDArray[np.float64]) -> Tensor:
     total = weights.cumsum(-1)
     u = torch.from_numpy(numbers).to(total.device)[:, None]
     found = torch.searchsorted(total, u * total[:, -1:], right=True)
-    # u close to 1 may round to the total itself: the last id that can be drawn
-    reachable = (weights > 0).to(torch.uint8)
-    last = logprobs.shape[-1] - 1 - reachable.flip(-1).argmax(-1, keepdim=True)
-    return torch.minimum(found, last).squeeze(-1)
+    if int(found.max()) == logprobs.shape[-1]:
+        # u close to 1 has rounded to the total itself: the last id that can be drawn
+        reachable = (weights > 0).to(torch.uint8)
+        last = logprobs.shape[-1] - 1 - reachable.flip(-1).argmax(-1, keepdim=True)
+        found = torch.minimum(found, last)
+    return found.squeeze(-1)
 
 
 def torch_uniforms(seeds: Tensor, counters: Tensor) -> Tensor:

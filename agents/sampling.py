@@ -15,7 +15,7 @@ from . import scoring
 from .arena import BLOCK, Arena, Reader
 from .chat import OnRewrite
 from .core import Action, Ask, Decoding, Ints, Longs, Rows, Scores, Stop, Want
-from .decoder import Decoder, Weights
+from .decoder import Decoder, Steps, Weights
 from .desk import Desk, Job
 from .errors import AgentError, CapabilityError, ContextFull
 from .heads import Head
@@ -40,6 +40,8 @@ class Sampler:
         exact: fixed shapes: a row's numbers are the same bits whatever its neighbours.
         stale: under new weights sessions are computed again ("recompute") or kept ("keep").
         dtype: of the matrices while sampling; None: the model's own.
+        compiled: compile the layers' halves, where the model is one of ours; takes about a
+            minute the first time.
         template: for chats; None: the one that fits the tokenizer.
         on_rewrite: for chats, where the template rewrites history.
     """
@@ -56,6 +58,7 @@ class Sampler:
         exact: bool = False,
         stale: Literal["recompute", "keep"] = "recompute",
         dtype: torch.dtype | None = None,
+        compiled: bool = False,
         template: Template | None = None,
         on_rewrite: OnRewrite = "rows",
     ) -> None:
@@ -79,6 +82,9 @@ class Sampler:
         self._numbers = 0
         # ours can run on a cast copy of its matrices
         self._decoder = cast(Decoder, model) if isinstance(model, Decoder) else None
+        if compiled and self._decoder is not None:
+            halves = [torch.compile(half, dynamic=True) for half in Steps()]
+            self._decoder.steps = Steps(*halves)
         self._cast: list[Weights] | None = None
 
     # --- drawing ---

@@ -18,8 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -205,7 +207,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.words = 0
+        self.words: list[str] = []
+        self.unsaid: list[Row] = []
         self.listed: list[str] = []
 
     def take(self, row: Row, report: Report) -> None:
@@ -213,9 +216,9 @@ class Tally:
         self.counts[f"{row.kind} {'right' if right else 'wrong'}"] += 1
         malformed = [v for v in report.verdicts if v.outcome == "malformed"]
         if malformed and row.kind == "reference":
-            self.counts["malformed"] += 1
+            self.unsaid.append(row)
         if any("candidate's word" in v.detail for v in report.verdicts):
-            self.words += 1
+            self.words.append(row.name)
         if not right:
             bad = next((v for v in report.verdicts if v.outcome != "pass"), None)
             said = f"{bad.outcome}: {bad.name}: {bad.detail}" if bad else "passed"
@@ -265,12 +268,27 @@ def table(sandbox: Sandbox, rows: list[Row], mutants: int) -> str:
             f"| {group} | {count['reference right']} "
             f"| {count['reference right'] + count['reference wrong']} "
             f"| {count['buggy right']} | {count['buggy right'] + count['buggy wrong']} "
-            f"| {count['malformed']} | {tally.words} | {agreed} | {drawn} |"
+            f"| {len(tally.unsaid)} | {len(tally.words)} | {agreed} | {drawn} |"
         )
     lines += ["", f"{len(rows)} gradings; {time.monotonic() - started:.0f} s with mutants."]
     exceptions = [f"- {group}: {text}" for group, t in tallies.items() for text in t.listed]
     lines += ["", "## Exceptions", "", *(exceptions or ["None."])]
+    lines += ["", "## What no wire carries, with the tests in the candidate's own process", ""]
+    for group, tally in tallies.items():
+        for row in tally.unsaid:
+            lines.append(f"- {group}: `{row.name}` {shared(sandbox, row)} with `share=True`")
+    lines += ["", "## Rest on the candidate's word (it compares objects of its own class)", ""]
+    lines += [f"- {group}: {', '.join(t.words)}" for group, t in tallies.items() if t.words]
     return "\n".join(lines) + "\n"
+
+
+def shared(sandbox: Sandbox, row: Row) -> str:
+    """Whether a reference passes where the tests run beside it."""
+    assert isinstance(row.tests, Script)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        report = sandbox.grade(row.candidate, replace(row.tests, share=True))
+    return "passes" if report.passed else f"fails ({report.score:.2f})"
 
 
 def agreement(sandbox: Sandbox, rows: list[Row], most: int) -> tuple[int, int, list[str]]:

@@ -1,102 +1,213 @@
-"""Where agents' code runs: what this machine can isolate, and a try."""
+"""Where agents' code runs: what this machine can isolate, a try, a grading, an image."""
 
 from __future__ import annotations
 
+import re
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import terminal
+from . import grading, inside, terminal
 
 if TYPE_CHECKING:
-    from ..tool_sandbox import Isolation, Result
+    from ..tool_sandbox import Limits, Result
+
+KILLED = 128  # what shells add to the number of the signal that ended a program
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("grade")(grading.grade)
+
+
+class Level(StrEnum):
+    """The weakest isolation that a person accepts."""
+
+    full = "full"
+    reduced = "reduced"
+    none = "none"
+
+
+class Language(StrEnum):
+    """What a program is written in."""
+
+    python = "python"
+    shell = "shell"
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)\s*([KMG]?)(i?B)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no size; give bytes, or a number as 64K, 256M, 2G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
+
+
+def _bytes(help_text: str) -> Any:
+    return typer.Option(metavar="BYTES", parser=_size, help=help_text)
 
 
 @app.command()
-def doctor(context: typer.Context, as_json: terminal.AsJson = False) -> None:
-    """Start a worker, test it from inside, and say what holds.
+def doctor(
+    context: typer.Context,
+    runs: Annotated[int, typer.Option(min=1, help="Executions that are timed.")] = 200,
+    as_json: terminal.AsJson = False,
+) -> None:
+    """Start a worker of each backend, test it from inside, time it, and say what holds.
 
-    Exit codes: 0 fully isolated, 1 not (what is missing and what to do is printed).
+    Exit codes: 0 a sandbox that chooses by itself is fully isolated, 1 it would refuse to run.
     """
     terminal.refuse_overrides(context)
-    from ..tool_sandbox import Sandbox
-    from ..tool_sandbox.errors import SandboxError
+    from ..tool_sandbox import doctor as examiner
 
-    try:
-        with Sandbox("auto", workers=1) as sandbox:
-            found = sandbox.isolation
-    except SandboxError as error:
-        if as_json:
-            terminal.say_json({"level": "none", "advice": str(error)})
-        else:
-            terminal.say(f"no backend isolates fully here: {error}")
-        raise typer.Exit(terminal.FAILED) from None
-    if as_json:
-        terminal.say_json({name: getattr(found, name) for name in type(found).__slots__})
-        return
-    for line in _lines(found):
-        terminal.say(line)
-
-
-def _lines(found: Isolation) -> list[str]:
-    lines = [
-        f"backend  {found.backend}",
-        f"level    {found.level}",
-        f"layers   {', '.join(found.layers)}",
-    ]
-    if found.missing:
-        lines.append(f"missing  {', '.join(found.missing)}")
-    return [*lines, f"advice   {found.advice}"] if found.advice else lines
+    found = examiner.examine(runs=runs)
+    terminal.say(examiner.to_json(found) if as_json else examiner.to_text(found))
+    if not examiner.reaches_full(found):
+        raise typer.Exit(terminal.FAILED)
 
 
 @app.command()
 def run(
     context: typer.Context,
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A Python file, or - for standard input.")
+        str, typer.Argument(metavar="FILE", help="A program, or - for standard input.")
     ] = "-",
-    wall: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="How long it may run.")
-    ] = 5.0,
+    stdin: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What it reads; - for standard input.")
+    ] = None,
+    language: Annotated[Language, typer.Option(help="Of the program.")] = Language.python,
+    backend: inside.Backend = inside.Backends.auto,
+    minimum: Annotated[Level, typer.Option(help="The weakest isolation to accept.")] = Level.full,
+    wall: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time it has.")] = None,
+    cpu: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Processor time of a process.")
+    ] = None,
+    memory: Annotated[int | None, _bytes("Of all its processes, its files included.")] = None,
+    processes: Annotated[int | None, typer.Option(help="And threads, together.")] = None,
+    open_files: Annotated[int | None, typer.Option(help="Of a process.")] = None,
+    file_size: Annotated[int | None, _bytes("Of one file.")] = None,
+    disk: Annotated[int | None, _bytes("Of all its files.")] = None,
+    inodes: Annotated[int | None, typer.Option(help="Files and folders.")] = None,
+    output: Annotated[int | None, _bytes("Shown of each stream.")] = None,
+    output_stop: Annotated[int | None, _bytes("Written in all, that end it.")] = None,
     as_json: terminal.AsJson = False,
 ) -> None:
-    """Run a Python program in the sandbox.
+    """Run a program in the sandbox and end as it ended.
 
-    Exit codes: 0 it ended without an error, 1 it did not, 2 wrong use.
+    Its output is shown once it has ended, on a terminal with control characters spelt out; how it
+    ended and what it used stand in a last line on standard error.
+
+    Exit codes: the program's own; 128 + N when signal N ended it; 1 when its worker was lost;
+    2 also for wrong use.
     """
     terminal.refuse_overrides(context)
-    from ..tool_sandbox import Limits, Sandbox
+    given = {name: context.params[name] for name in _LIMITS}
+    from ..tool_sandbox import Sandbox
 
+    if file == "-" and stdin == "-":
+        raise terminal.Mistake("--stdin -: the program itself comes from there; give it as FILE.")
     code = _read(file)
-    with Sandbox("auto", workers=1, limits=Limits(wall=wall)) as sandbox:
-        result = sandbox.execute(code)
+    fed = b"" if stdin is None else _input(stdin)
+    with Sandbox(backend.value, workers=1, limits=_limits(given), minimum=minimum.value) as sandbox:
+        result = sandbox.execute(code, stdin=fed, language=language.value)
     if as_json:
         terminal.say_json({name: getattr(result, name) for name in _SHOWN})
     else:
         _print(result)
-    if not result.ok:
-        raise typer.Exit(terminal.FAILED)
+    raise typer.Exit(_exit_code(result))
 
 
-_SHOWN = ("reason", "exit_code", "stdout", "stderr", "wall", "cpu", "memory_peak")
+_LIMITS = (
+    *("wall", "cpu", "memory", "processes", "open_files", "file_size"),
+    *("disk", "inodes", "output", "output_stop"),
+)
+_SHOWN = (
+    *("reason", "exit_code", "stdout", "stderr", "stdout_bytes", "stderr_bytes"),
+    *("truncated", "wall", "cpu", "memory_peak"),
+)
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    from ..tool_sandbox import Limits
+
+    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def _read(file: str) -> str:
     if file == "-":
         return sys.stdin.read()
+    return inside.read_text(file, "a program")
+
+
+def _input(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise terminal.Mistake(f"{file} cannot be read ({reason}); give a Python file.") from None
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise terminal.Mistake(
+            f"{file} cannot be read ({error.strerror}); give a file for --stdin."
+        ) from None
 
 
 def _print(result: Result) -> None:
-    sys.stdout.write(result.stdout)
-    sys.stderr.write(result.stderr)
-    if not result.ok:
-        terminal.note(f"ended: {result.reason}, exit code {result.exit_code}")
+    for text, stream in ((result.stdout, sys.stdout), (result.stderr, sys.stderr)):
+        stream.write(inside.visible(text) if stream.isatty() else text)
+        stream.flush()
+    terminal.note(summary(result))
+
+
+def summary(result: Result) -> str:
+    """How a program ended and what it used, in one line.
+
+    >>> from ..tool_sandbox import Result
+    >>> summary(Result("ok", 0, wall=0.25, cpu=0.1, memory_peak=9 << 20))
+    'ended: ok, exit code 0, 0.250 s, 0.100 s of processor time, 9.0 MiB'
+    """
+    words = [f"ended: {result.reason}"]
+    if result.exit_code is not None:
+        words.append(f"exit code {result.exit_code}")
+    words += [f"{result.wall:.3f} s", f"{result.cpu:.3f} s of processor time"]
+    if result.memory_peak is not None:
+        words.append(f"{result.memory_peak / (1 << 20):.1f} MiB")
+    if result.truncated:
+        words.append(f"output cut ({result.stdout_bytes} and {result.stderr_bytes} bytes written)")
+    return ", ".join(words)
+
+
+def _exit_code(result: Result) -> int:
+    code = result.exit_code
+    if code is None:
+        return terminal.FAILED
+    if code < 0:
+        return KILLED - code
+    return code if code or result.ok else terminal.FAILED
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="IMAGE", help="Build on this image; the engine may pull it."
+        ),
+    ] = None,
+    rootfs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Import a root file system instead; self: this machine's interpreter and shell.",
+        ),
+    ] = None,
+) -> None:
+    """Make the image of the docker backend (python:3.12-slim, unless said otherwise).
+
+    Exit codes: 0 made, its name is printed; 2 it was not.
+    """
+    terminal.refuse_overrides(context)
+    if base is not None and rootfs is not None:
+        raise terminal.Mistake("--from and --rootfs: an image has one source; leave one out.")
+    from ..tool_sandbox import docker
+
+    terminal.say(docker.build(base=base, rootfs=rootfs))

@@ -259,8 +259,20 @@ def run_sandboxes(pendings: Sequence[Pending]) -> dict[Slot, ToolResult]:
     for key, group in jobs.items():
         found.update(run_jobs(sandboxes[key], group))
     for key, group in grades.items():
-        pairs = [(r.work.candidate, r.work.tests) for _, r in group]
-        for (slot, request), report in zip(group, sandboxes[key].grade_many(pairs), strict=True):
+        found.update(run_grades(sandboxes[key], group))
+    return found
+
+
+def run_grades(sandbox: Sandbox, group: Sequence[tuple[Slot, Request]]) -> dict[Slot, ToolResult]:
+    """Grades candidates, those of equal limits in one batch."""
+    by_limits: dict[Any, list[tuple[Slot, Request]]] = {}
+    for slot, request in group:
+        by_limits.setdefault(request.work.limits, []).append((slot, request))
+    found: dict[Slot, ToolResult] = {}
+    for limits, members in by_limits.items():
+        pairs = [(request.work.candidate, request.work.tests) for _, request in members]
+        reports = sandbox.grade_many(pairs, limits=limits)
+        for (slot, request), report in zip(members, reports, strict=True):
             found[slot] = answered(request, report)
     return found
 

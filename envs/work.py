@@ -37,6 +37,7 @@ class GradeCall(NamedTuple):
 
     candidate: str
     tests: Any
+    limits: Any = None  # the sandbox's `Limits`; None: its usual ones
 
 
 class Checked(NamedTuple):

@@ -51,8 +51,12 @@ class Batch:
     transform: Transform
 
     @classmethod
-    def of(cls, trajectories: Sequence[Trajectory], *, dtype: torch.dtype = torch.float32) -> Batch:
+    def of(cls, trajectories: Sequence[Trajectory], *, dtype: torch.dtype | None = None) -> Batch:
         """Lay episodes on the grid.
+
+        Args:
+            trajectories: the episodes.
+            dtype: of the real columns; None: float64 where log-probs were drawn so, else float32.
 
         Raises:
             ValueError: no episode was given, or an episode has no drawn token.
@@ -63,6 +67,9 @@ class Batch:
         for one, drawn in zip(trajectories, actions, strict=True):
             if not len(drawn):
                 raise ValueError(f"episode {one.identity} has no drawn token; leave it out")
+        if dtype is None:
+            kinds = {one.logprobs.dtype for one in trajectories}
+            dtype = torch.float64 if np.dtype(np.float64) in kinds else torch.float32
         shape = (len(trajectories), max(len(drawn) for drawn in actions))
         mask = np.zeros(shape, bool)
         for row, drawn in enumerate(actions):
@@ -145,7 +152,7 @@ class Batch:
         offsets = [one.context_offsets[1:] + at for one, at in zip(chosen, starts, strict=False)]
         drawn = [one.actions for one in chosen]
         where = [np.arange(len(at)) + row * width for row, at in enumerate(drawn)]
-        firsts = np.cumsum([0, *(len(one.actions) for one in self.trajectories)])
+        firsts = np.concatenate([[0], np.cumsum(self.action_mask.sum(1).numpy())])
         own: list[Column] = [np.arange(firsts[row], firsts[row + 1]) for row in rows]
         return Rows(
             tokens=np.concatenate([one.tokens for one in chosen]).astype(np.int32),

@@ -6,12 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attacks import check_sandbox
     from .conformance import Report, check_environment
     from .fakes import FakeSandbox
 
-_WHERE = {"Report": "conformance", "check_environment": "conformance", "FakeSandbox": "fakes"}
+_WHERE = {
+    "Report": "conformance",
+    "check_environment": "conformance",
+    "check_sandbox": "attacks",
+    "FakeSandbox": "fakes",
+}
 
-__all__ = ["FakeSandbox", "Report", "check_environment"]
+__all__ = ["FakeSandbox", "Report", "check_environment", "check_sandbox"]
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,7 @@ from . import image as images
 from . import wire
 from .cell import Cell, StartFailed
 from .embedded import ENVIRONMENT, FLAGS
+from .errors import BackendFailed, BadRequest, SandboxUnavailable
 from .limits import Limits, MiB
 
 OWNER, PID, BOOT = "palaestra.owner", "palaestra.pid", "palaestra.boot"
@@ -424,7 +425,7 @@ def build(*, base: str | None = None, rootfs: str | None = None, tag: str | None
     """Make the image.
 
     Args:
-        base: An image to build on, which the engine has or can pull.
+        base: An image to build on, which the engine has or can pull; python:3.12-slim by default.
         rootfs: A folder with a root file system, or "self"; used instead of `base`.
         tag: Its name; None means the one that `Docker` looks for.
 
@@ -432,17 +433,23 @@ def build(*, base: str | None = None, rootfs: str | None = None, tag: str | None
         The name.
 
     Raises:
-        BadRequest: Both or neither were given, or there is no interpreter in it.
-        StartFailed: No engine answers, or the build fails.
+        BadRequest: Both were given, or `rootfs` is no folder with an interpreter.
+        SandboxUnavailable: No engine answers.
+        BackendFailed: The engine does not build it.
     """
-    client = connect()
+    if base is not None and rootfs is not None:
+        raise BadRequest("give an image to build on or a root file system, not both")
     name = tag or images.tag()
+    try:
+        client = connect()
+    except StartFailed as problem:
+        raise SandboxUnavailable(str(problem)) from None
     try:
         if rootfs is not None:
             return _import(client, rootfs, name)
         return _build(client, base or images.DEFAULT, name)
     except docker.errors.DockerException as problem:
-        raise StartFailed("image", 0, str(problem)) from None
+        raise BackendFailed(f"the image was not built: {problem}") from None
     finally:
         client.close()
 

@@ -36,6 +36,7 @@ class Finding:
         missing: What this machine does not give.
         advice: What to do about it.
         p50: Median seconds of 200 small executions; None where nothing came up.
+        asked: The level that was tried.
     """
 
     backend: str
@@ -45,6 +46,7 @@ class Finding:
     missing: tuple[str, ...] = ()
     advice: str = ""
     p50: float | None = None
+    asked: Level = "full"
 
 
 def examine(plans: Sequence[tuple[str, Level]] = PLANS, runs: int = _RUNS) -> tuple[Finding, ...]:
@@ -70,9 +72,10 @@ def _examine(name: str, level: Level, runs: int) -> Finding:
             backend = candidates(wish)[-1]()
             cell = backend.begin(Limits())
             seen = isolation_of(cell, backend)
-            return _finding(seen, _median(cell, runs))
+            return _finding(seen, _median(cell, runs), level)
         except (StartFailed, SandboxError, OSError) as problem:
-            return Finding(name, False, "none", advice=f"{problem}. {advise(problem)}")
+            words = f"{problem}. {advise(problem)}"
+            return Finding(name, False, "none", advice=words, asked=level)
         finally:
             if cell is not None:
                 cell.close()
@@ -80,8 +83,10 @@ def _examine(name: str, level: Level, runs: int) -> Finding:
                 backend.close()
 
 
-def _finding(seen: Isolation, p50: float) -> Finding:
-    return Finding(seen.backend, True, seen.level, seen.layers, seen.missing, seen.advice, p50)
+def _finding(seen: Isolation, p50: float, asked: Level) -> Finding:
+    return Finding(
+        seen.backend, True, seen.level, seen.layers, seen.missing, seen.advice, p50, asked
+    )
 
 
 def _median(cell: Cell, runs: int) -> float:
@@ -111,7 +116,8 @@ def to_text(findings: Sequence[Finding]) -> str:
     for finding in findings:
         state = finding.level if finding.usable else "not usable"
         speed = "" if finding.p50 is None else f", {finding.p50 * 1000:.2f} ms an execution"
-        lines.append(f"{finding.backend}: {state}{speed}")
+        road = ", reduced on request" if finding.asked == "reduced" else ""
+        lines.append(f"{finding.backend}{road}: {state}{speed}")
         for name in ("layers", "missing"):
             values: tuple[str, ...] = getattr(finding, name)
             if values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import signal
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
@@ -218,7 +219,8 @@ def _unwritten(names: list[str], result: Result) -> list[Verdict]:
     """Verdicts of the cases whose row never came."""
     if not names:
         return []
-    late: Mark = "timeout" if result.reason == "timeout" else "missing"
+    slow = result.reason == "timeout" or result.exit_code == -signal.SIGALRM  # late in loading
+    late: Mark = "timeout" if slow else "missing"
     ended = f"the program ended here ({result.reason}, exit code {result.exit_code})"
     first = Verdict(names[0], late, "no answer in time" if late == "timeout" else ended)
     return [first, *(Verdict(name, "missing", "never reached") for name in names[1:])]

@@ -38,57 +38,13 @@ Name = Literal["auto", "cell", "docker", "process"]
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
+# What programs of this kind import, and cheap to hold: every execution is a fork, and pays for each
+# page and each library of the interpreter it is forked from.
 COMMON = tuple(
-    [
-        "abc",
-        "array",
-        "ast",
-        "base64",
-        "bisect",
-        "cmath",
-        "collections",
-        "contextlib",
-        "copy",
-        "csv",
-        "dataclasses",
-        "datetime",
-        "decimal",
-        "enum",
-        "fractions",
-        "functools",
-        "hashlib",
-        "heapq",
-        "inspect",
-        "io",
-        "itertools",
-        "json",
-        "keyword",
-        "math",
-        "numbers",
-        "operator",
-        "os",
-        "pathlib",
-        "pprint",
-        "queue",
-        "random",
-        "re",
-        "secrets",
-        "shutil",
-        "statistics",
-        "string",
-        "struct",
-        "subprocess",
-        "sys",
-        "tempfile",
-        "textwrap",
-        "threading",
-        "time",
-        "traceback",
-        "types",
-        "typing",
-        "unicodedata",
-        "unittest",
-    ]
+    """abc array ast base64 bisect cmath collections contextlib copy dataclasses datetime decimal
+    enum fractions functools heapq io itertools json keyword linecache math numbers operator os
+    queue random re reprlib statistics string struct sys textwrap threading time tokenize
+    traceback types typing unittest weakref""".split()  # noqa: SIM905
 )
 
 

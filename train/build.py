@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 from ..agents import storage
 from ..agents.core import Agent, Decoding
@@ -49,14 +50,18 @@ def policy(config: Config, env: Env) -> Sampler:
     decoding = Decoding(temperature=config.rollout.temperature)
     if config.policy.model:
         return language_model(config, config.policy.model.removeprefix("hf:"), heads)
+    tokenizer: Any = env.tokenizer or ByteTokenizer()  # saved with the weights: has to_json
     model = Tiny(
         config.policy.preset,
-        env.tokenizer or ByteTokenizer(),
+        tokenizer,
         heads,
         context=config.policy.context or None,
         seed=config.seed,
     )
-    return Sampler(model, decoding=decoding)
+    if config.train.dtype == "float64":
+        model.double()
+    half = torch.bfloat16 if config.train.dtype == "bfloat16" else None  # over float32 weights
+    return Sampler(model, decoding=decoding, dtype=half)
 
 
 def language_model(config: Config, path: str | Path, heads: tuple[Head, ...]) -> Sampler:

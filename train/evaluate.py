@@ -130,10 +130,11 @@ def measure(trajectories: Sequence[Trajectory], *, k: Sequence[int] = (1,)) -> E
     over("turns", lambda one: float(one.turns))
     over("tokens", lambda one: float(len(one.actions)))
     over("tool_errors", lambda one: float(sum(one.outcome.problems.values())))
-    groups = list(tasks.values())
-    won = torch.tensor([sum(bool(one.outcome.success) for one in group) for group in groups])
-    played = torch.tensor([len(group) for group in groups])
     for size in k:
+        # a task that lost attempts to a failure of ours says nothing about more than it has left
+        groups = [group for group in tasks.values() if len(group) >= size]
+        won = torch.tensor([sum(bool(one.outcome.success) for one in group) for group in groups])
+        played = torch.tensor([len(group) for group in groups])
         if size > 1:
             for name, estimate in (("@", statistics.pass_at_k), ("^", statistics.pass_hat_k)):
                 found = estimate(won, played, k=size)

@@ -38,8 +38,9 @@ def of_episodes(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         row["train/frac"] = mean(
             lambda one: sum(one.outcome.potentials.values()) / len(one.outcome.potentials)
         )
-    for term in sorted({name for one in kept for name in one.terms()}):
-        row[f"reward/{term}"] = mean(lambda one, term=term: one.terms().get(term, 0.0))
+    totals = [one.terms() for one in kept]
+    for term in sorted({name for terms in totals for name in terms}):
+        row[f"reward/{term}"] = sum(terms.get(term, 0.0) for terms in totals) / len(kept)
     for cost in sorted({name for one in kept for name in one.costs}):
         row[f"cost/{cost}"] = mean(
             lambda one, cost=cost: float(one.costs[cost].sum()) if cost in one.costs else 0.0

@@ -20,6 +20,9 @@ from .recipe import Recipe, Targets
 from .schedules import Warmup
 from .settings import Config
 
+# Figures of which the largest is kept; all others are averaged.
+LARGEST = frozenset(("check/logprob_mismatch", "policy/ratio_max"))
+
 
 class Learner:
     """Turns trajectories into better weights.
@@ -51,7 +54,7 @@ class Learner:
         Episodes excluded by a failure of ours, and those without a drawn token, teach nothing.
 
         Returns:
-            TensorBoard tag -> number, averaged over the updates.
+            TensorBoard tag -> number, averaged over the updates (``LARGEST``: the largest).
         """
         usable = [one for one in trajectories if not one.outcome.excluded and len(one.actions)]
         if self.config.algo.on_truncation == "mask":
@@ -67,11 +70,11 @@ class Learner:
         for rows in self._minibatches(len(batch), iteration):
             figures = self._step(batch, targets, rows, iteration, first=count == 0)
             for tag, value in figures.items():
-                sums[tag] = sums.get(tag, 0.0) + value
+                _add(sums, tag, value)
             count += 1
-        mismatch = sums.pop("check/logprob_mismatch", 0.0)
-        row |= {tag: value / count for tag, value in sums.items()} | dict(targets.metrics)
-        row |= {"check/logprob_mismatch": mismatch, "optim/updates": float(self.updates)}
+        largest = {tag: value for tag, value in sums.items() if tag in LARGEST}
+        row |= {tag: value / count for tag, value in sums.items()} | largest
+        row |= {"optim/updates": float(self.updates)} | dict(targets.metrics)
         return row | self.recipe.after(row, len(batch))
 
     def _minibatches(self, size: int, iteration: int) -> Iterator[list[int]]:
@@ -96,13 +99,11 @@ class Learner:
             loss = self.recipe.loss(batch, targets, inside, where, scores, own, iteration)
             loss.total.backward()
             for tag, value in loss.metrics.items():
-                figures[tag] = figures.get(tag, 0.0) + float(value)
+                _add(figures, tag, float(value))
             if first:
                 behaviour = batch.logprobs[inside].flatten()[where]
-                worst = float((scores.logprobs.detach() - behaviour).abs().max())
-                figures["check/logprob_mismatch"] = max(
-                    worst, figures.get("check/logprob_mismatch", 0.0)
-                )
+                apart = (scores.logprobs.detach() - behaviour).abs().max()
+                _add(figures, "check/logprob_mismatch", float(apart))
         return figures | self._descend()
 
     def _descend(self) -> dict[str, float]:
@@ -135,17 +136,18 @@ class Learner:
     @torch.no_grad()
     def _with_bootstrap(self, trajectories: list[Trajectory]) -> list[Trajectory]:
         """Value after the last token, for episodes that were cut by us."""
-        open_ends = [at for at, one in enumerate(trajectories) if not one.outcome.terminated]
-        if not open_ends or not self.policy.heads:
+        cut = [at for at, one in enumerate(trajectories) if not one.outcome.terminated]
+        if not cut or not self.policy.heads or self.config.algo.on_truncation != "bootstrap":
             return trajectories
         out = list(trajectories)
-        for at in open_ends:
-            one = trajectories[at]
-            packed, _ = Batch.of([one]).pack([0])
+        batch = Batch.of([trajectories[at] for at in cut])
+        for part in self._microbatches(batch, range(len(cut))):
+            packed, _ = batch.pack(list(range(len(cut)))[part])
             ends = self.policy.score(packed, Want(entropy=False, heads=True, ends=True)).ends
-            out[at] = replace(
-                one, bootstrap={name: float(value[-1]) for name, value in ends.items()}
-            )
+            contexts = [len(one.context_offsets) - 1 for one in batch.trajectories[part]]
+            for at, last in zip(cut[part], np.cumsum(contexts) - 1, strict=True):
+                boot = {name: float(value[last]) for name, value in ends.items()}
+                out[at] = replace(trajectories[at], bootstrap=boot)
         return out
 
     @torch.no_grad()
@@ -176,6 +178,12 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.recipe.load_state_dict(state["recipe"])
         self.updates = int(state["updates"])
+
+
+def _add(sums: dict[str, float], tag: str, value: float) -> None:
+    """Add up a figure over parts of a batch, or keep its largest."""
+    before = sums.get(tag, 0.0)
+    sums[tag] = max(before, value) if tag in LARGEST else before + value
 
 
 def _optimizer(parameters: list[Parameter], config: Config) -> torch.optim.Optimizer:

@@ -179,7 +179,8 @@ class Code(Env):
 
     def _grade(self, source: str, codes: list[str]) -> Generator[Work, Any, Report]:
         """Judges a source in cells of its own, where nothing of the session is."""
-        return (yield GradeCall(candidate(self.task, source), calls(self.task, codes)))
+        work = candidate(self.task, source), calls(self.task, codes)
+        return (yield GradeCall(*work, limits=reading.limits(self.task)))
 
     def _note(self, code: str, result: Result) -> None:
         """Books what a run earned and cost."""

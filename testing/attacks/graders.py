@@ -100,10 +100,8 @@ def _cheat(name: str, code: str) -> Attack:
             report = sandbox.grade(code, tests, limits=limits)
             if report.passed or report.score > 0:
                 raise AssertionError(f"{type(tests).__name__}: score {report.score}")
-            if not sandbox.grade(_RIGHT, tests, limits=wall(5.0)).passed:
-                raise AssertionError(f"{type(tests).__name__}: the next candidate suffers")
-        if left := targets.settle():
-            raise AssertionError("; ".join(left))
+        if not sandbox.grade(_RIGHT, Script(_SCRIPT), limits=wall(5.0)).passed:
+            raise AssertionError("the next candidate suffers")
 
     return Attack(name, "grading", run)
 

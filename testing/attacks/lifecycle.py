@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import warnings
 from collections.abc import Callable
 
-from ...tool_sandbox import Limits, Sandbox, SandboxError
+from ...tool_sandbox import Limits, Sandbox, SandboxError, UnsafeSandboxWarning
 from .attack import QUICK, Attack, Outside
 
 
@@ -98,7 +99,9 @@ def _belongings() -> tuple[int, int]:
 def _sibling(sandbox: Sandbox) -> Sandbox:
     """A fresh sandbox of the same arguments: pickling carries just these."""
     make, arguments = sandbox.__reduce__()
-    return make(*arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsafeSandboxWarning)  # said when the first was made
+        return make(*arguments)
 
 
 _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {

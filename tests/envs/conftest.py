@@ -43,7 +43,7 @@ class FakeSandbox:
         reason = "lost" if self.lose else "ok"
         return iter([result(reason=reason, stdout=job.code.upper()) for job in jobs])
 
-    def grade_many(self, pairs: Any) -> Any:
+    def grade_many(self, pairs: Any, **options: Any) -> Any:
         from types import SimpleNamespace
 
         return iter([SimpleNamespace(score=1.0, result=result()) for _ in pairs])

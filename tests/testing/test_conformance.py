@@ -63,7 +63,8 @@ def test_a_planted_fault_is_named_by_its_law(kind: type[Env]) -> None:
 def test_a_planted_fault_breaks_few_other_laws(kind: type[Env]) -> None:
     report = check_environment(kind, quick=True, views=("turn",))
     assert FAULTS[kind] in codes(report)
-    assert len(codes(report)) <= 8
+    raises = FAULTS[kind] == "ENV-TOTAL1"  # then every law fails that sends such a text
+    assert raises or len(codes(report)) <= 8
 
 
 def test_the_honest_environment_keeps_every_law() -> None:

@@ -148,6 +148,7 @@ def test_a_row_cut_off_by_the_end_is_no_row():
     assert judged(data[:-3], reason="timeout")[0] == ["pass", "timeout", "missing", "missing"]
 
 
+@settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_in_the_channel_give_verdicts_and_never_a_pass_by_chance(data):
     verdicts, _ = grading.verdicts_of((Case((1,), expected=[1, "x"]),), data, Result("ok", 0))
@@ -333,6 +334,14 @@ def test_a_hang_in_a_case_of_its_own_costs_that_case_only(sandbox):
     code = "def f(n):\n    while n == 2: pass\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE, "case"), limits=Limits(wall=0.4))
     assert outcomes(report) == ["pass", "pass", "timeout", "pass"]
+
+
+def test_a_hang_while_loading_does_not_use_up_the_walls_of_the_cases(sandbox):
+    cases = tuple(Case((n,), expected=n) for n in range(50))
+    code = "import time\ntime.sleep(600)\ndef f(n): return n"
+    report = sandbox.grade(code, Calls("f", cases, "case"), limits=Limits(wall=0.5))
+    assert outcomes(report) == ["timeout"] + ["missing"] * 49
+    assert report.result.wall < 20
 
 
 def test_an_exit_in_a_case_of_its_own_costs_that_case_only(sandbox):
@@ -528,5 +537,7 @@ def test_every_public_reference_passes_its_calls(sandbox):
         calls = calls_from_check(task["test"], task["entry_point"])
         pairs.append((task["prompt"] + task["canonical_solution"], calls))
     pairs = [(code, calls) for code, calls in pairs if calls is not None]
-    for (code, calls), report in zip(pairs, sandbox.grade_many(pairs), strict=True):
+    for (code, calls), report in zip(
+        pairs, sandbox.grade_many(pairs, limits=Limits(wall=30.0)), strict=True
+    ):
         assert report.passed, (calls.entry, report.verdicts, code)

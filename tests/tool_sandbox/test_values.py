@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.tool_sandbox import values
 
@@ -76,6 +76,7 @@ def test_a_plain_value_comes_back_equal_with_exact_types(value):
         assert back.maxlen == value.maxlen
 
 
+@settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_decode_or_raise_one_error(data):
     with contextlib.suppress(values.BadValue):
@@ -91,6 +92,24 @@ def test_damaged_bytes_decode_or_raise_one_error(value, data):
     for hostile in (good, good[:cut]):
         with contextlib.suppress(values.BadValue):
             values.decode(hostile)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(plain())
+def test_thousands_of_plain_values_come_back(value):
+    assert same(values.decode(values.encode(value)), value)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(plain(), st.data())
+def test_thousands_of_damaged_values_raise_one_error(value, data):
+    good = bytearray(values.encode(value))
+    for _ in range(data.draw(st.integers(1, 4))):
+        good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(values.BadValue):
+        values.decode(good)
 
 
 class Sly(int):

@@ -41,6 +41,8 @@ def drive(mode: str, code: str, payload: bytes) -> None:
 def calls(code: str, payload: bytes) -> NoReturn:
     """Call the entry once a case and write one row each."""
     entry, isolate, wall, cases = cast("Any", values.decode(payload))
+    if isolate == "case":  # the whole has a wall for each case; loading must not use them up
+        signal.setitimer(signal.ITIMER_REAL, wall)  # the kernel ends us: there is no handler
     try:
         module = rows.load(code, "solution")
     except Exception as problem:  # SystemExit ends the process: its rows are missing
@@ -48,6 +50,7 @@ def calls(code: str, payload: bytes) -> NoReturn:
         for k in range(len(cases)):
             rows.put(rows.ROWS, _raised(k, problem, "while loading"))
         rows.leave(1)
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for k, (args, kwargs) in enumerate(cases):
         if isolate == "case":
             rows.put(rows.ROWS, _apart(lambda: _row(k, module, entry, args, kwargs), k, wall))  # noqa: B023
@@ -84,7 +87,9 @@ def _apart(row: Callable[[], bytes], k: int, wall: float) -> bytes:
     child = os.fork()
     if child == 0:
         os.close(out)
-        rows.put(into, row())
+        made = row()
+        rows.flush()  # first, for whoever has the row ends us
+        rows.put(into, made)
         rows.leave(0)
     os.close(into)
     found = _await(out, child, wall)

@@ -78,12 +78,14 @@ class PolicyGradient:
         rewards = credit.fold_rewards(batch.rewards, action_mask=batch.action_mask)
         if self.config.train.null == "random_reward":
             rewards = _permuted_between_calls(rewards, batch)
-        if self.config.kl.mode != "reward" or reference is None:
+        if reference is None:
             return rewards, {}
         shaped = credit.kl_reward(
             rewards, batch.logprobs, reference, beta=self.beta, action_mask=batch.action_mask
         )
-        return shaped.rewards, {"kl/sequence": float(shaped.kl.sum(-1).mean())}
+        # a sum over the episode, not a mean over tokens: the controller's target is one, too
+        row = {"kl/sequence": float(shaped.kl.sum(-1).mean())}
+        return (shaped.rewards if self.config.kl.mode == "reward" else rewards), row
 
     def _estimate(
         self, batch: Batch, rewards: Tensor
@@ -131,14 +133,40 @@ class PolicyGradient:
                 out = returns.gae(rewards, own, ahead, *flags, **rate, action_mask=mask)
                 return out.advantages, out.value_targets, everywhere
             case "n_step":
-                target = returns.n_step(
-                    rewards, *flags, ahead, gamma=algo.gamma, n=algo.n, action_mask=mask
-                )
+                return self._n_step(batch, rewards, own, ahead, flags)
             case _:
+                rates = self._boundaries(batch).gamma
                 target = returns.discounted_return(
-                    rewards, *flags, ahead, gamma=algo.gamma, action_mask=mask
+                    rewards, *flags, ahead, gamma=rates, action_mask=mask
                 )
         return torch.where(mask, target - own, 0.0), target, everywhere
+
+    def _n_step(
+        self,
+        batch: Batch,
+        rewards: Tensor,
+        own: Tensor,
+        ahead: Tensor,
+        flags: tuple[Tensor, Tensor],
+    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """The rewards of ``n`` units, then the value: one advantage a unit."""
+        ids, mask = self._unit_ids(batch), batch.action_mask
+        pooled = units.segment_reduce(rewards, own, ids, action_mask=mask)
+        terminated, truncated = (flag.gather(-1, pooled.last) & pooled.mask for flag in flags)
+        target = returns.n_step(
+            pooled.rewards,
+            terminated,
+            truncated,
+            ahead.gather(-1, pooled.last),
+            gamma=self.algo.gamma,
+            n=self.algo.n,
+            action_mask=pooled.mask,
+        )
+        begins = torch.zeros(mask.shape, dtype=torch.int64)
+        begins = begins.scatter_add(-1, pooled.first, pooled.mask.long()) > 0
+        whole = units.segment_broadcast(target, ids, action_mask=mask)
+        start = units.segment_broadcast(pooled.values, ids, action_mask=mask)
+        return whole - start, torch.where(begins, whole, 0.0), begins
 
     def _unit_ids(self, batch: Batch) -> Int[Tensor, "B T"]:
         match self.algo.unit:
@@ -185,7 +213,12 @@ class PolicyGradient:
         """
         counted = batch.counted[rows]
         ones = torch.ones(counted.shape, dtype=batch.logprobs.dtype, requires_grad=True)
-        scalar = losses.aggregate(ones, mode=self.algo.aggregate, action_mask=counted)
+        scalar = losses.aggregate(
+            ones,
+            mode=self.algo.aggregate,
+            action_mask=counted,
+            max_length=self.config.policy.context or None,
+        )
         (policy,) = torch.autograd.grad(scalar, ones)
         fitted = (targets.value_mask & batch.loss_mask)[rows].to(policy.dtype)
         return Weights(policy, fitted / fitted.sum().clamp(min=1.0), counted.sum().clamp(min=1))
@@ -213,6 +246,7 @@ class PolicyGradient:
         policy, seen = self._policy_loss(logprobs, old, advantages, counted)
         share = counted.sum() / weights.counted
         sums = {"policy/loss": (weights.policy * policy).sum()}
+        sums["policy/ratio_max"] = seen.pop("ratio_max")
         sums |= {f"policy/{name}": value * share for name, value in seen.items()}
         total = sums["policy/loss"]
         if scores.entropy is not None:
