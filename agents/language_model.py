@@ -46,6 +46,7 @@ class LanguageModel:
         context: int | None = None,
         slots: int | None = None,
         exact: bool = False,
+        compiled: bool = False,
     ) -> Sampler:
         """Load a causal language model.
 
@@ -62,6 +63,7 @@ class LanguageModel:
             context: tokens a row may hold; None: the model's, at most 2,048.
             slots: rows that draw at once.
             exact: fixed shapes, bit-equal rows.
+            compiled: compile the layers for sampling, where our own engine runs the model.
 
         Raises:
             CheckpointError: there is no such model.
@@ -90,6 +92,7 @@ class LanguageModel:
             model,
             slots=slots,
             exact=exact,
+            compiled=compiled,
             dtype=torch.bfloat16 if dtype == "bfloat16" else None,
             template=template,
             on_rewrite=on_rewrite,

@@ -83,8 +83,10 @@ class Sampler:
         # ours can run on a cast copy of its matrices
         self._decoder = cast(Decoder, model) if isinstance(model, Decoder) else None
         if compiled and self._decoder is not None:
-            halves = [torch.compile(half, dynamic=True) for half in Steps()]
-            self._decoder.steps = Steps(*halves)
+            plain = Steps()
+            self._decoder.steps = Steps(
+                torch.compile(plain.before, dynamic=True), torch.compile(plain.after, dynamic=True)
+            )
         self._cast: list[Weights] | None = None
 
     # --- drawing ---

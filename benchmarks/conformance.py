@@ -19,30 +19,30 @@ from pathlib import Path
 from palaestra.testing import plain_user
 from palaestra.testing.attacks import ATTACKS, check_sandbox
 from palaestra.testing.engine import NoEngine, docker_engine
-from palaestra.tool_sandbox import Sandbox, SandboxUnavailable
+from palaestra.tool_sandbox import Sandbox, SandboxUnavailable, image
 
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = ("cell", "docker", "process")
 TABLE = ROOT / "benchmarks" / "results" / "conformance.md"
 
 
-def findings(backend: str) -> dict[str, str]:
+def findings(backend: str, name: str | None) -> dict[str, str]:
     """Outcome by name of case, for the present user."""
     minimum = "none" if backend == "process" else "full"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            sandbox = Sandbox(backend, workers=1, minimum=minimum)
+            sandbox = Sandbox(backend, workers=1, minimum=minimum, image=name)
         with sandbox:
             return {one.name: one.outcome for one in check_sandbox(sandbox, strict=False)}
     except SandboxUnavailable:
         return {}
 
 
-def as_plain_user(backend: str, host: str) -> dict[str, str]:
+def as_plain_user(backend: str, host: str, name: str | None) -> dict[str, str]:
     """The same, in a process of a plain user."""
     groups = [os.stat(host.removeprefix("unix://")).st_gid] if host.startswith("unix://") else []
-    command = [sys.executable, __file__, "--json", backend]
+    command = [sys.executable, __file__, "--json", backend, *(["--image", name] if name else [])]
     env = {"DOCKER_HOST": host} if host else {}
     done = plain_user.run(command, env=env, groups=groups)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
@@ -76,23 +76,25 @@ def table(columns: dict[str, dict[str, str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="BACKEND", help="one backend, for the present user")
+    parser.add_argument("--image", help="of the docker backend")
     parser.add_argument("--write", action="store_true", help="keep the table")
     options = parser.parse_args()
     if options.json:
-        print(json.dumps(findings(options.json)))
+        print(json.dumps(findings(options.json, options.image)))
         return
     columns: dict[str, dict[str, str]] = {}
     with contextlib.ExitStack() as stack:
-        host = ""
+        host, name = "", options.image
         with contextlib.suppress(NoEngine):
             host = stack.enter_context(docker_engine())
             os.environ["DOCKER_HOST"] = host
+            name = name or image.tag()  # as it was when the engine got it
         for backend in BACKENDS:
             if os.geteuid() == 0:
-                columns[f"{backend}, root"] = findings(backend)
-                columns[f"{backend}, plain user"] = as_plain_user(backend, host)
+                columns[f"{backend}, root"] = findings(backend, name)
+                columns[f"{backend}, plain user"] = as_plain_user(backend, host, name)
             else:
-                columns[f"{backend}, plain user"] = findings(backend)
+                columns[f"{backend}, plain user"] = findings(backend, name)
     text = table(columns)
     print(text)
     if options.write:

@@ -217,7 +217,8 @@ class Tally:
         malformed = [v for v in report.verdicts if v.outcome == "malformed"]
         if malformed and row.kind == "reference":
             self.unsaid.append(row)
-        if any("candidate's word" in v.detail for v in report.verdicts):
+        rests = any("candidate's word" in verdict.detail for verdict in report.verdicts)
+        if rests and row.kind == "reference":
             self.words.append(row.name)
         if not right:
             bad = next((v for v in report.verdicts if v.outcome != "pass"), None)

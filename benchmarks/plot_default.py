@@ -49,7 +49,7 @@ def draw(runs: Sequence[Path], out: Path) -> None:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(9.0, 3.2), sharey=True, dpi=150)
     for axis, (tag, title) in zip(axes, PANELS, strict=True):
         for run, colour in zip(runs, COLOURS, strict=False):
-            rows = read(run)
+            rows = [row for row in read(run) if row.get(tag) is not None]
             x, y = [row["iteration"] for row in rows], [row[tag] for row in rows]
             seed = config.load_run(run).seed
             axis.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)

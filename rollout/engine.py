@@ -10,18 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..agents.core import Action, Agent, Ask, Key, Memory, Policy, Seat, Turn
-from ..agents.errors import AgentError
 from ..agents.shield import machine_of
 from ..envs import core
 from ..envs.core import Env, Pending, Step
 from ..envs.messages import Message, ToolResult
 from .record import Record
+from .serving import distinct, serve
 from .trajectory import Trajectory
 
 # Decode steps between sending a batch of tool calls and taking its results in. A fixed number:
 # which rows share a forward then depends on tokens only, never on the clock.
 DELAY = 2
-TWICE = "a list of asks holds one chat twice; give each ask its own chat.fork()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +196,7 @@ class _Gather:
             return
         live.single = isinstance(wish, Ask)
         asks = [wish] if isinstance(wish, Ask) else wish
-        if len({id(ask.chat) for ask in asks}) < len(asks):
-            raise AgentError(TWICE)
+        distinct(asks)
         live.asks = live.record.seat.counters.begin(asks)
         live.answers = {}
         for position, ask in enumerate(live.asks):
@@ -260,7 +258,7 @@ class _Gather:
         if self.immediate:
             waiting, self.immediate = self.immediate, []
             asks = [live.asks[position] for live, position in waiting]
-            for (live, position), action in zip(waiting, at_once(asks), strict=True):
+            for (live, position), action in zip(waiting, serve(asks), strict=True):
                 self.answered(live, position, action)
         if not self.asked:
             return
@@ -295,12 +293,3 @@ class _Gather:
                 sent.lives, sent.pendings, sent.future.result(), strict=True
             ):
                 self.settle(live, pending, answers)
-
-
-def at_once(asks: Sequence[Ask]) -> list[Action]:
-    """Answers of policies that know no ``submit``, each asked once for all episodes."""
-    out: dict[int, Action] = {}
-    for policy in {id(ask.policy): ask.policy for ask in asks}.values():
-        mine = [at for at, ask in enumerate(asks) if ask.policy is policy]
-        out |= zip(mine, policy.act([asks[at] for at in mine]), strict=True)
-    return [out[at] for at in range(len(asks))]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from ..agents.core import Agent, Ask, Key, Seat, answer
+from ..agents.core import Agent, Ask, Key, Seat
 from ..agents.shield import machine_of
 from ..envs.core import Env, Step, run
 from .record import Record
+from .serving import distinct, serve
 from .trajectory import Trajectory
 
 
@@ -37,9 +38,12 @@ def play(agent: Agent, env: Env, *, seed: int, attempt: int = 0, run_seed: int =
             while True:
                 single = isinstance(wish, Ask)
                 asks = [wish] if isinstance(wish, Ask) else wish
+                distinct(asks)
+                asks = seat.counters.begin(asks)
                 for ask in asks:
                     record.asked(ask)
-                actions = answer(asks)
+                actions = serve(asks)
+                seat.counters.finish(asks, actions)
                 for ask, action in zip(asks, actions, strict=True):
                     record.drew(ask, action, machine_of(ask))
                 wish = road.send(actions[0] if single else actions)

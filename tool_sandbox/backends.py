@@ -11,6 +11,7 @@ from .cell import Cell, StartFailed
 from .embedded import Embedded
 from .errors import BackendFailed, SandboxUnavailable
 from .limits import LEVELS, Isolation, Level, Limits
+from .network import Fetch
 
 logger = logging.getLogger("palaestra.sandbox")
 _said: set[str] = set()
@@ -51,6 +52,7 @@ class Wish(NamedTuple):
     preload: tuple[str, ...]
     readable: tuple[str, ...]
     image: str | None
+    network: Fetch | None = None
 
 
 def isolation_of(cell: Cell, backend: Backend) -> Isolation:

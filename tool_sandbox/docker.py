@@ -30,9 +30,10 @@ from . import wire
 from .cell import Cell, StartFailed
 from .embedded import ENVIRONMENT, FLAGS
 from .errors import BackendFailed, BadRequest, SandboxUnavailable
+from .inspection import compare, open_oom_count, read_oom_count
 from .limits import Limits, MiB
+from .owners import BOOT, DOORS, OWNER, PID, boot_id, orphaned, own_pid, remove_doors
 
-OWNER, PID, BOOT = "palaestra.owner", "palaestra.pid", "palaestra.boot"
 _START = 60.0  # seconds from the request for a container to its first word
 _OWN = 96 * MiB  # of the interpreter that waits in the container
 _FIRST_ID = 1_600_000_000  # no account has an id from here on; cells count from elsewhere
@@ -65,6 +66,7 @@ class Docker:
         self._python = self._find(image)
         self._remapped = "name=userns" in str(self._client.info().get("SecurityOptions"))
         remove_orphans(self._client)
+        remove_doors()
 
     def _find(self, image: str | None) -> str:
         try:
@@ -201,7 +203,8 @@ class Container:
 
     def open_door(self, door: socket.socket) -> Path:
         """Bind a socket in a folder that the container will see; gives the folder."""
-        self._folder = tempfile.mkdtemp(prefix="palaestra-")  # 700: nobody else comes near
+        prefix = f"{DOORS}{own_pid().replace(':', '-')}-"
+        self._folder = tempfile.mkdtemp(prefix=prefix)  # 700: nobody else comes near
         path = Path(self._folder, "door")
         path.mkdir()
         door.bind(str(path / "control"))
@@ -323,102 +326,18 @@ def hardening(limits: Limits, user: int, door: Path) -> dict[str, Any]:
     }
 
 
-def compare(container: Any, wanted: Mapping[str, Any]) -> list[str]:
-    """The mandatory flags that a container does not show; empty when all hold."""
-    container.reload()
-    config: Mapping[str, Any] = container.attrs["Config"]
-    host: Mapping[str, Any] = container.attrs["HostConfig"]
-    seen = {
-        "network_mode": host["NetworkMode"],
-        "cap_drop": host["CapDrop"],
-        "security_opt": host["SecurityOpt"],
-        "read_only": host["ReadonlyRootfs"],
-        "user": config["User"],
-        "pids_limit": host["PidsLimit"],
-        "mem_limit": host["Memory"],
-        "memswap_limit": host["MemorySwap"],
-        "nano_cpus": host["NanoCpus"],
-        "ipc_mode": host["IpcMode"],
-        "shm_size": host["ShmSize"],
-        "tmpfs": host["Tmpfs"],
-        "init": bool(host["Init"]),
-    }
-    wrong = [name for name, value in seen.items() if value != wanted[name]]
-    if host["Privileged"]:
-        wrong.append("privileged")
-    if host["LogConfig"]["Type"] != "none":
-        wrong.append("log_config")
-    if any(mount["RW"] for mount in container.attrs["Mounts"] if mount["Type"] == "bind"):
-        wrong.append("mounts")
-    return wrong
-
-
-def own_pid() -> str:
-    """This process, unmistakably: pid, start time, and inode of its pid namespace."""
-    return f"{os.getpid()}:{start_time(os.getpid())}:{os.stat('/proc/self/ns/pid').st_ino}"
-
-
-def start_time(pid: int) -> str:
-    """When a process started, in ticks since boot; empty when it does not live."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]
-
-
-def boot_id() -> str:
-    """Of the running kernel."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def remove_orphans(client: Any) -> int:
-    """Remove containers whose trainer is dead; how many.
-
-    Only those whose label has our own pid namespace: of another's processes we see nothing, and
-    would remove the containers of a trainer that lives.
-    """
+    """Remove containers whose trainer is dead; how many."""
     count = 0
     for container in client.containers.list(
         all=True, filters={"label": OWNER}, ignore_removed=True
     ):
-        pid, _, rest = container.labels.get(PID, "").partition(":")
-        started, _, space = rest.partition(":")
-        ours = space == str(os.stat("/proc/self/ns/pid").st_ino)
-        if not ours or not pid.isdigit():
-            continue
-        alive = start_time(int(pid)) == started and container.labels.get(BOOT) == boot_id()
-        if not alive:
+        if orphaned(container.labels):
             with contextlib.suppress(docker.errors.APIError):  # its own end may have come first
                 container.remove(force=True)
             _wait_gone(container)
             count += 1
     return count
-
-
-def open_oom_count(pid: int) -> int:
-    """A descriptor of the file in which a process' group counts kills for memory, or -1."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return -1
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        for file in (f"memory{path}/memory.oom_control", f"{path.lstrip('/')}/memory.events"):
-            if controllers in ("memory", ""):
-                with contextlib.suppress(OSError):
-                    return os.open(f"/sys/fs/cgroup/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    return -1
-
-
-def read_oom_count(fd: int) -> int:
-    """The count in such a file; 1 when the group itself is gone, which takes a kill."""
-    try:
-        words = os.pread(fd, 4096, 0).split()
-    except OSError:
-        return 0
-    counts = dict(zip(words[::2], words[1::2], strict=False))
-    return int(counts.get(b"oom_kill", b"0"))
 
 
 def build(*, base: str | None = None, rootfs: str | None = None, tag: str | None = None) -> str:

@@ -8,12 +8,14 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
+from dataclasses import replace
 
 from . import wire
 from .backends import Backend, Wish, choose, isolation_of
 from .cell import Cell, Request, StartFailed
 from .errors import BackendFailed, BadRequest, SandboxClosed, SandboxError
 from .limits import LEVELS, Isolation, Limits, MiB
+from .network import Broker
 from .outcome import Outcome
 from .pool import Pool
 from .requests import check_machine
@@ -44,6 +46,7 @@ class Engine:
         make = self._begin, self._inspect, limits, workers, self.counters
         self.pool = Pool(*make)
         self.judges = Pool(*make, ahead=False)
+        self._broker = None if wish.network is None else Broker(wish.network)
         _living.add(self)
 
     @property
@@ -121,7 +124,7 @@ class Engine:
             with self.borrow(request.limits) as cell:
                 started = time.monotonic()
                 try:
-                    outcome = cell.execute(request)
+                    outcome = cell.execute(self._connected(request))
                 except BrokenPipeError:
                     continue  # it had died while idle; nothing ran
             self._count(cell, request, outcome, started - asked, time.monotonic() - started)
@@ -139,7 +142,7 @@ class Engine:
                 raise BackendFailed(f"no worker comes up: {problem}") from None
             started = time.monotonic()
             try:
-                outcome = await cell.aexecute(request)
+                outcome = await cell.aexecute(self._connected(request))
             except BrokenPipeError:
                 continue
             finally:
@@ -165,8 +168,14 @@ class Engine:
         if self._malformed >= _MALFORMED:
             raise BackendFailed("two fresh workers in a row sent malformed frames")
 
+    def _connected(self, request: Request) -> Request:
+        """The request with a line to the broker, where there is one and a program may use it."""
+        if self._broker is None or request.mode != "run" or request.language != "python":
+            return request
+        return replace(request, broker=self._broker.open())
+
     def note(self, name: str) -> None:
-        """Counts an event of a grading: "malformed" or "judge_failed"."""
+        """Counts an event of a grading, by its name in `Stats`."""
         self.counters.note(name)
 
     def session(self, limits: Limits | None, files: dict[str, bytes]) -> Session:

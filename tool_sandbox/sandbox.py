@@ -25,6 +25,7 @@ from .backends import Wish
 from .engine import Engine
 from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
 from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
+from .network import Fetch
 from .outcome import Outcome
 from .requests import check_files, request_of
 from .resources import usable_cores
@@ -78,6 +79,7 @@ class Sandbox:
         python: str | None = None,
         preload: Sequence[str] = COMMON,
         readable: Sequence[str | PathLike[str]] = (),
+        network: Fetch | None = None,
         image: str | None = None,
     ) -> None:
         """Checks its arguments; starts nothing.
@@ -90,6 +92,7 @@ class Sandbox:
             python: Another interpreter or virtual environment, shown read-only.
             preload: Modules imported once, before any guest runs.
             readable: Further paths guests may read.
+            network: What one-shot executions may fetch through the host; None: nothing.
             image: Of the docker backend; None means the one that `sandbox build` made.
 
         Raises:
@@ -106,7 +109,7 @@ class Sandbox:
             warnings.warn(words, UnsafeSandboxWarning, stacklevel=2)
         paths = tuple(os.path.realpath(fspath(path)) for path in readable)
         level: Level = minimum
-        self._wish = Wish(backend, level, python, tuple(preload), paths, image)
+        self._wish = Wish(backend, level, python, tuple(preload), paths, image, network)
         self._limits = limits
         self._workers = usable_cores() if workers is None else workers
         self._open()
@@ -255,7 +258,12 @@ class Sandbox:
         """
         from .grading import grade
 
-        return grade(self._living(), candidate, tests, limits or self._limits)
+        engine = self._living()
+        report = grade(engine, candidate, tests, limits or self._limits)
+        engine.note("graded")
+        if report.passed:
+            engine.note("graded_passed")
+        return report
 
     def grade_many(
         self,
@@ -318,6 +326,7 @@ def _rebuild(wish: Wish, limits: Limits, workers: int) -> Sandbox:
         preload=wish.preload,
         readable=wish.readable,
         image=wish.image,
+        network=wish.network,
     )
 
 

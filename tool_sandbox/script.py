@@ -120,8 +120,16 @@ def _reported(door: Door, nonce: bytes, judged: Outcome, answered: Outcome) -> R
     verdicts, whole = _verdicts(nonce, judged)
     if not whole and not _waited(judged, answered):
         door.note("judge_failed")
+    if answered.result.reason == "timeout":  # whose wall was over first is a matter of chance
+        verdicts = tuple(_late(verdict) for verdict in verdicts)
     integrity = "shared" if judged is answered else "separate"
     return report(verdicts, answered.result, integrity)
+
+
+def _late(verdict: Verdict) -> Verdict:
+    if verdict.outcome == "missing" and verdict.detail == talk.ENDED:
+        return Verdict(verdict.name, "timeout", "no answer in time")
+    return verdict
 
 
 def _waited(judged: Outcome, answered: Outcome) -> bool:

@@ -26,6 +26,15 @@ class Latency:
         """How many were measured."""
         return sum(self.counts)
 
+    def less(self, earlier: Latency) -> Latency:
+        """What was added since an earlier copy.
+
+        >>> Latency((3,), 0.5).less(Latency((1,), 0.25))
+        Latency(counts=(2,), total=0.25)
+        """
+        counts = (now - then for now, then in zip(self.counts, earlier.counts, strict=True))
+        return Latency(tuple(counts), self.total - earlier.total)
+
     def quantile(self, share: float) -> float:
         """Upper bound of the class in which this share of all lies; 0 without any.
 
@@ -62,6 +71,8 @@ class Stats:
         bytes_in: Bytes of programs, inputs and files handed over.
         bytes_out: Bytes of output written.
         memory_peak: Highest seen, in bytes; None where unknown.
+        graded: Candidates graded.
+        graded_passed: Of these, those that passed every test.
     """
 
     executions: int = 0
@@ -81,6 +92,8 @@ class Stats:
     bytes_in: int = 0
     bytes_out: int = 0
     memory_peak: int | None = None
+    graded: int = 0
+    graded_passed: int = 0
 
 
 class _Histogram:
@@ -166,4 +179,6 @@ class Counters:
                 counts["bytes_in"],
                 counts["bytes_out"],
                 self._peak,
+                counts["graded"],
+                counts["graded_passed"],
             )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
@@ -82,35 +85,109 @@ def of_settings(config: Config) -> dict[str, Any]:
 
 
 class SandboxMeter:
-    """What the process's shared sandbox did from one iteration to the next.
+    """What the process's shared sandbox did from one call to the next.
 
-    Tags that depend on the clock hold "second", "latency" or "time"; all others are equal after
-    a resume.
+    Tags that depend on the clock hold "second", "latency", "time" or "memory"; all others are
+    equal after a resume.
     """
 
     def __init__(self) -> None:
         self._before = outside.sandbox_stats()
+        self._when = time.perf_counter()
 
     def since(self) -> dict[str, float]:
         """Figures since the last call; nothing where no sandbox was used."""
         now, before = outside.sandbox_stats(), self._before
-        self._before = now
+        when, began = time.perf_counter(), self._when
+        self._before, self._when = now, when
         if now is None or (before is not None and now.executions == before.executions):
             return {}
 
         def more(read: Callable[[Any], float]) -> float:
-            return read(now) - (read(before) if before is not None else 0.0)
+            return float(read(now) - (read(before) if before is not None else 0))
 
-        return {
+        executions = more(lambda one: one.executions)
+        run = now.run if before is None else now.run.less(before.run)
+        row = {
+            "sandbox/executions": executions,
+            "sandbox/executions_per_second": executions / max(when - began, 1e-9),
+            "sandbox/latency_p50": run.quantile(0.5),
+            "sandbox/latency_p99": run.quantile(0.99),
             "sandbox/timeouts": more(lambda one: one.reasons["timeout"]),
             "sandbox/memory_kills": more(lambda one: one.reasons["memory"]),
             "sandbox/lost": more(lambda one: one.lost),
             "sandbox/malformed": more(lambda one: one.malformed),
             "sandbox/queue_wait_seconds": more(lambda one: one.queue_wait),
-            "sandbox/latency_p50": now.run.quantile(0.5),
-            "sandbox/latency_p99": now.run.quantile(0.99),
-            "sandbox/busy_time": more(lambda one: one.run.total),
+            "sandbox/busy_time": run.total,
         }
+        graded = more(lambda one: one.graded)
+        if graded:
+            row["sandbox/graded_pass"] = more(lambda one: one.graded_passed) / graded
+        return row
+
+
+class Alarm:
+    """Flags that lost or malformed answers rise while reward does: an attack on the grader.
+
+    The last `WINDOW` iterations are compared half with half. Accidents scatter by about the root
+    of their number, so only a rise of more than twice that counts: the first lost worker of a run
+    is no alarm, three in ten iterations after none are.
+
+    Args:
+        rows: those of the iterations before, of which a resumed run has some.
+    """
+
+    WINDOW = 20
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._seen: deque[tuple[float, float]] = deque(maxlen=self.WINDOW)
+        self._on = False
+        for row in rows:
+            self.watch(row)
+
+    def watch(
+        self, row: Mapping[str, Any], say: Callable[[str], None] | None = None
+    ) -> dict[str, float]:
+        """Take in an iteration.
+
+        Args:
+            row: its figures, by tag.
+            say: gets one line when the alarm trips.
+
+        Returns:
+            The tag `sandbox/alarm`, 0 or 1; nothing where no sandbox was used.
+        """
+        if "sandbox/lost" not in row:
+            return {}
+        bad = (row.get("sandbox/lost") or 0.0) + (row.get("sandbox/malformed") or 0.0)
+        self._seen.append((bad, row.get("rollout/return") or 0.0))
+        was, self._on = self._on, self._rising()
+        if self._on and not was and say is not None:
+            say(self._words())
+        return {"sandbox/alarm": float(self._on)}
+
+    def _halves(self) -> tuple[float, float, float, float]:
+        """Bad answers, then mean returns, of the earlier and the later half."""
+        half = self.WINDOW // 2
+        early, late = list(self._seen)[:half], list(self._seen)[half:]
+        bad = sum(one for one, _ in early), sum(one for one, _ in late)
+        returns = sum(one for _, one in early) / half, sum(one for _, one in late) / half
+        return (*bad, *returns)
+
+    def _rising(self) -> bool:
+        if len(self._seen) < self.WINDOW:
+            return False
+        before, after, low, high = self._halves()
+        return after > before + 2.0 * math.sqrt(before + 1.0) and high > low
+
+    def _words(self) -> str:
+        before, after, low, high = self._halves()
+        return (
+            f"sandbox alarm: {after:.0f} answers lost or malformed in the last "
+            f"{self.WINDOW // 2} iterations, {before:.0f} in as many before, while the mean "
+            f"return rose from {low:.3f} to {high:.3f}; read transcripts: the policy may have "
+            "found a way to break its grader"
+        )
 
 
 def telling_transcript(trajectories: Sequence[Trajectory]) -> str:

@@ -24,7 +24,7 @@ from .console import Console
 from .curriculum import Curriculum, StopRule
 from .judge import Judge, Progress, Run, Summary
 from .learner import Learner
-from .metrics import Metrics
+from .metrics import Metrics, read
 from .recipes.policy_gradient import PolicyGradient
 from .signals import Stop
 
@@ -87,6 +87,8 @@ def train(
     rule = StopRule.parse(config.train.stop_when)
     judge = Judge(config, stages, policy, probe)
     sandbox = figures.SandboxMeter()
+    owed = [run.progress.owed] if run.progress.owed is not None else []
+    alarm = figures.Alarm([*read(run_dir), *owed])
     engine: Engine | None = None
     stage: Mapping[str, Any] | None = None
 
@@ -142,6 +144,7 @@ def train(
                 learned = time.perf_counter()
                 row |= figures.of_time(row["rollout/tokens"], gathered - began, learned - gathered)
                 row |= sandbox.since()
+                row |= alarm.watch(row, console.line)
                 run.progress.iteration = iteration
 
                 every = config.log.transcripts_every

@@ -189,7 +189,7 @@ def test_a_solution_that_fails_is_listed_by_id(
     assert run("sandbox", "grade", "--reference", str(tasks)) == 1
     shown = capsys.readouterr().out.splitlines()
     assert shown == [
-        "wrong: wrong: case 0: returned -1",
+        "wrong: wrong: add(1, 2): returned -1",
         "1 of 2 reference solutions pass",
     ]
     assert run("sandbox", "grade", "--reference", str(tasks), "--json") == 1

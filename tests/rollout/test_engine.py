@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from palaestra.agents.core import Policy, Seat, Turn
+from palaestra.agents.chat import Chat
+from palaestra.agents.core import Ask, Policy, Seat, Turn
+from palaestra.agents.errors import AgentError
 from palaestra.agents.solo import Solo
 from palaestra.envs import Env, Message, TaskSet, tool
+from palaestra.envs.core import EnvError
 from palaestra.envs.small import Compare, KeyDoor
 from palaestra.rollout.engine import Engine, Start
 from palaestra.rollout.episode import play
@@ -164,9 +168,125 @@ class Broken(Env):
 
 
 def test_an_environment_that_raises_names_the_seed_and_shows_the_transcript() -> None:
-    from palaestra.envs.core import EnvError
-
     engine = Engine(Speaker(["hello"]), Broken)
     with pytest.raises(EnvError, match=r"(?s)ZeroDivisionError.*seed=41.*go"):
         engine.gather([Start(41)])
     engine.close()
+
+
+class Closing(KeyDoor):
+    """Counts the environments that were closed."""
+
+    closed: ClassVar[list[int]] = []
+
+    def close(self) -> None:
+        self.closed.append(1)
+        super().close()
+
+
+class Raising(Closing):
+    """Breaks when a message reaches it."""
+
+    def respond(self, message: Message) -> Any:
+        raise ZeroDivisionError("a bug of the environment")
+
+
+def test_what_was_under_way_is_closed_when_an_environment_raises() -> None:
+    Closing.closed.clear()
+    engine = Engine(Speaker(["hello"]), Raising)
+    with pytest.raises(EnvError, match="ZeroDivisionError"):
+        engine.gather([Start(seed) for seed in range(3)])
+    assert len(Closing.closed) == 3
+    engine.close()
+    assert len(Closing.closed) == 3
+
+
+def test_what_was_under_way_is_closed_when_the_gathering_is_stopped(make_solo: MakeSolo) -> None:
+    Closing.closed.clear()
+    engine = Engine(make_solo(), Closing)
+    asked: list[int] = []
+
+    def stop() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    assert engine.gather([Start(1), Start(2)], stop=stop) == []
+    assert len(Closing.closed) == 2
+    engine.close()
+
+
+class Careful:
+    """Yields what an agent may yield: nothing, a list, one."""
+
+    name = "careful"
+
+    def __init__(self, policy: Any, *, twice: bool = False) -> None:
+        self.policies = {"agent": policy}
+        self.twice = twice
+
+    def start(self, seat: Seat) -> Chat:
+        return Chat.for_(self.policies["agent"], seat)
+
+    def turn(self, memory: Chat, news: Sequence[Message]) -> Turn:
+        policy = self.policies["agent"]
+        memory.add(news)
+        nothing = yield []
+        assert nothing == []
+        other = memory if self.twice else memory.fork()
+        both = yield [Ask(policy, memory, max_tokens=5), Ask(policy, other, max_tokens=5)]
+        assert isinstance(both, list)
+        return memory.commit(both[0])
+
+
+def test_an_empty_list_of_asks_is_answered_by_an_empty_list(make_solo: MakeSolo) -> None:
+    engine = Engine(Careful(make_solo().policy), KeyDoor)
+    found = engine.gather([Start(1), Start(2)])
+    engine.close()
+    assert all(one.turns == 20 or one.outcome.terminated for one in found)
+
+
+def test_one_chat_twice_in_a_list_is_refused(make_solo: MakeSolo) -> None:
+    engine = Engine(Careful(make_solo().policy, twice=True), KeyDoor)
+    with pytest.raises(AgentError, match="one chat twice"):
+        engine.gather([Start(1)])
+    engine.close()
+
+
+class Plain:
+    """A policy that knows ``act`` alone."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.sizes = inner, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "submit" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def act(self, asks: Sequence[Ask]) -> Any:
+        self.sizes.append(len(asks))
+        return self.inner.act(asks)
+
+
+def test_a_policy_that_only_acts_is_asked_for_all_episodes_at_once(make_solo: MakeSolo) -> None:
+    solo = make_solo()
+    plain = Plain(solo.policy)
+    engine = Engine(replace(solo, policy=plain), KeyDoor)
+    found = engine.gather([Start(seed) for seed in range(4)])
+    engine.close()
+    assert plain.sizes[0] == 4
+    assert all(len(one.actions) for one in found)
+
+
+def test_a_full_context_truncates_by_hand_and_by_act_alone_as_in_the_engine(
+    make_solo: MakeSolo,
+) -> None:
+    solo = make_solo(context=60, exact=True)
+    engine = Engine(solo, KeyDoor)
+    wanted = engine.gather([Start(1)])[0]
+    engine.agent = replace(solo, policy=Plain(solo.policy))
+    plain = engine.gather([Start(1)])[0]
+    engine.close()
+    assert wanted.outcome.reason == "context"
+    same(play(solo, KeyDoor(), seed=1), wanted)
+    same(plain, wanted)

@@ -213,7 +213,7 @@ LEAVE = {
     "a touched folder": "import os; os.utime('/mnt/data', (0, 0))",
     "a patched module": "import json; json.loads = None; import builtins; builtins.len = None",
     "a niceness": "import os; os.nice(5); os.umask(0)",
-    "a stray": "import os, time\nif not os.fork():\n os.setsid()\n if not os.fork(): time.sleep(60)",
+    "a stray": "import os, time\nif not os.fork():\n os.setsid()\n os.fork() or time.sleep(60)",
 }
 PROBE = (
     "import os, json\nprint(os.listdir('.'), os.listdir('/tmp'), os.listdir('/dev/shm'), len('ab'),"
@@ -260,7 +260,7 @@ def test_a_full_disk_is_the_guests_problem(cells: Sandbox) -> None:
 
 def test_processes_and_threads_are_counted(cells: Sandbox) -> None:
     code = (
-        "import os, time\nn = 0\ntry:\n while n < 100:\n  if not os.fork(): time.sleep(60)\n  n += 1\n"
+        "import os, time\nn = 0\ntry:\n while n < 100:\n  os.fork() or time.sleep(60)\n  n += 1\n"
         "except OSError: pass\nprint(n)"
     )
     limits = Limits(processes=6, memory=256 * MiB)

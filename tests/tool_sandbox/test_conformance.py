@@ -3,12 +3,15 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from palaestra.testing import plain_user
 from palaestra.testing.attacks import (
     ATTACKS,
     Attack,
+    Outside,
     attempt,
     check_sandbox,
     outside,
@@ -19,10 +22,11 @@ from palaestra.testing.attacks.unheld import MACHINE, UNHELD
 from palaestra.tool_sandbox import Sandbox, SandboxUnavailable, UnsafeSandboxWarning
 
 USER = "root" if os.geteuid() == 0 else "plain"
+Target = tuple[Sandbox, Outside, str]
 TITLES = [f"{attack.family}: {attack.name}" for attack in ATTACKS]
 
 
-def target(backend: str):
+def target(backend: Any) -> Iterator[Target]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnsafeSandboxWarning)
@@ -36,17 +40,17 @@ def target(backend: str):
 
 
 @pytest.fixture(scope="module")
-def cell():
+def cell() -> Iterator[Target]:
     yield from target("cell")
 
 
 @pytest.fixture(scope="module")
-def process():
+def process() -> Iterator[Target]:
     yield from target("process")
 
 
 @pytest.fixture(scope="module")
-def docker(engine):
+def docker(engine: str) -> Iterator[Target]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", engine)
         yield from target("docker")
@@ -54,7 +58,7 @@ def docker(engine):
 
 @pytest.mark.linux
 @pytest.mark.parametrize("attack", ATTACKS, ids=TITLES)
-def test_the_cell_holds(cell, attack: Attack):
+def test_the_cell_holds(cell: Target, attack: Attack) -> None:
     sandbox, targets, probe = cell
     attempt(sandbox, attack, targets, probe)
 
@@ -62,14 +66,14 @@ def test_the_cell_holds(cell, attack: Attack):
 @pytest.mark.slow
 @pytest.mark.docker
 @pytest.mark.parametrize("attack", ATTACKS, ids=TITLES)
-def test_docker_holds(docker, attack: Attack):
+def test_docker_holds(docker: Target, attack: Attack) -> None:
     sandbox, targets, probe = docker
     attempt(sandbox, attack, targets, probe)
 
 
-def tried_on_process():
+def tried_on_process() -> Iterator[Any]:
     for attack, title in zip(ATTACKS, TITLES, strict=True):
-        marks = []
+        marks: list[pytest.MarkDecorator] = []
         if attack.name in MACHINE:
             marks.append(pytest.mark.xfail(strict=False, reason="held or not by the machine"))
         elif attack.name in UNHELD[USER]:
@@ -79,7 +83,7 @@ def tried_on_process():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("attack", list(tried_on_process()))
-def test_process_holds_what_its_list_does_not_name(process, attack: Attack):
+def test_process_holds_what_its_list_does_not_name(process: Target, attack: Attack) -> None:
     sandbox, targets, probe = process
     if not suitable(sandbox, attack):
         pytest.skip("not tried: it would harm the machine, or means nothing here")
@@ -89,7 +93,7 @@ def test_process_holds_what_its_list_does_not_name(process, attack: Attack):
 @pytest.mark.slow
 @pytest.mark.skipif(USER != "root", reason="this suite runs as a plain user already")
 @pytest.mark.parametrize("which", ["the_cell_holds", "process_holds"])
-def test_a_plain_user_sees_the_same(which):
+def test_a_plain_user_sees_the_same(which: str) -> None:
     arguments = ["-p", "no:cacheprovider", "-q", "-m", "slow or not slow", "-k", which]
     done = plain_user.run([sys.executable, "-m", "pytest", __file__, *arguments], timeout=280.0)
     closing = done.stdout.strip().splitlines()[-1:]
@@ -97,14 +101,14 @@ def test_a_plain_user_sees_the_same(which):
     assert "passed" in closing[0]
 
 
-def test_a_case_that_harms_is_refused_where_nothing_is_isolated(process):
+def test_a_case_that_harms_is_refused_where_nothing_is_isolated(process: Target) -> None:
     sandbox, targets, probe = process
     harmful = next(attack for attack in ATTACKS if attack.harms)
     with pytest.raises(ValueError, match="harms the machine"):
         attempt(sandbox, harmful, targets, probe)
 
 
-def test_every_name_is_unique_and_the_lists_name_what_exists():
+def test_every_name_is_unique_and_the_lists_name_what_exists() -> None:
     names = [attack.name for attack in ATTACKS]
     assert len(set(names)) == len(names)
     assert UNHELD["root"] | UNHELD["plain"] | MACHINE <= set(names)
@@ -117,7 +121,7 @@ def test_every_name_is_unique_and_the_lists_name_what_exists():
     }
 
 
-def test_check_sandbox_names_what_did_not_hold(process, cell):
+def test_check_sandbox_names_what_did_not_hold(process: Target, cell: Target) -> None:
     chosen = [attack for attack in ATTACKS if attack.name in ("TCP", "exit 77", "fork bomb")]
     found = check_sandbox(process[0], attacks=chosen, strict=False)
     assert [(one.name, one.outcome) for one in found] == [

@@ -7,8 +7,10 @@ import sys
 import tarfile
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from palaestra.testing import plain_user
@@ -22,6 +24,8 @@ from palaestra.tool_sandbox import (
     SandboxUnavailable,
     Script,
     image,
+    inspection,
+    owners,
 )
 from palaestra.tool_sandbox import docker as backend
 
@@ -30,31 +34,31 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def host(engine):
+def host(engine: str) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", engine)
         yield engine
 
 
 @pytest.fixture(scope="module")
-def client(host):
+def client(host: str) -> Iterator[Any]:
     found = backend.connect()
     yield found
     found.close()
 
 
 @pytest.fixture(scope="module")
-def sandbox(host):
+def sandbox(host: str) -> Iterator[Sandbox]:
     with Sandbox("docker", workers=1, limits=Limits(wall=5.0, memory=256 * MiB)) as found:
         yield found
 
 
-def ours(client):
-    mark = f"{backend.PID}={backend.own_pid()}"
+def ours(client: Any) -> list[Any]:
+    mark = f"{owners.PID}={owners.own_pid()}"
     return client.containers.list(all=True, filters={"label": mark}, ignore_removed=True)
 
 
-def test_it_runs_code_inside_and_says_full(sandbox):
+def test_it_runs_code_inside_and_says_full(sandbox: Sandbox) -> None:
     assert sandbox.isolation.backend == "docker"
     assert sandbox.isolation.level == "full"
     assert {"container", "seccomp"} <= set(sandbox.isolation.layers)
@@ -62,14 +66,14 @@ def test_it_runs_code_inside_and_says_full(sandbox):
     assert result.stdout == "42 True []\n"
 
 
-def test_files_travel_and_nothing_stays(sandbox):
+def test_files_travel_and_nothing_stays(sandbox: Sandbox) -> None:
     code = "open('out', 'w').write(open('in').read() * 2)\nopen('/tmp/left', 'w').close()"
     result = sandbox.execute(code, files={"in": "ab"}, fetch=("out",))
     assert result.files == {"out": b"abab"}
     assert sandbox.execute("import os\nprint(os.listdir('/tmp'))").stdout == "[]\n"
 
 
-def test_a_container_shows_every_mandatory_flag(sandbox, client):
+def test_a_container_shows_every_mandatory_flag(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
     container = ours(client)[0]
     wanted = backend.hardening(
@@ -77,7 +81,7 @@ def test_a_container_shows_every_mandatory_flag(sandbox, client):
         int(container.attrs["Config"]["User"].split(":")[0]),
         Path("/x"),
     )
-    assert backend.compare(container, wanted) == []
+    assert inspection.compare(container, wanted) == []
     host = container.attrs["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert host["CapAdd"] is None
@@ -91,21 +95,21 @@ def test_a_container_shows_every_mandatory_flag(sandbox, client):
     assert not any(mount["RW"] for mount in container.attrs["Mounts"])
 
 
-def test_a_flag_the_engine_did_not_take_is_named(sandbox, client):
+def test_a_flag_the_engine_did_not_take_is_named(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
     wanted = backend.hardening(Limits(), 5, Path("/x"))
-    wrong = backend.compare(ours(client)[0], {**wanted, "cap_drop": ["NET_RAW"]})
+    wrong = inspection.compare(ours(client)[0], {**wanted, "cap_drop": ["NET_RAW"]})
     assert {"cap_drop", "user", "mem_limit"} <= set(wrong)
 
 
-def test_the_door_is_closed_behind_the_guest(sandbox, client):
+def test_the_door_is_closed_behind_the_guest(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
     for container in ours(client):
         sources = {m["Destination"]: m["Source"] for m in container.attrs["Mounts"]}
         assert os.listdir(sources[image.DOOR]) == []
 
 
-def test_every_container_has_a_user_of_its_own(host, client):
+def test_every_container_has_a_user_of_its_own(host: str, client: Any) -> None:
     with Sandbox("docker", workers=2) as sandbox:
         list(sandbox.map(["import time\ntime.sleep(0.3)"] * 4))
         users = [container.attrs["Config"]["User"] for container in ours(client)]
@@ -113,14 +117,14 @@ def test_every_container_has_a_user_of_its_own(host, client):
         assert len(users) >= 2
 
 
-def test_time_memory_and_output_have_their_words(sandbox):
+def test_time_memory_and_output_have_their_words(sandbox: Sandbox) -> None:
     assert sandbox.execute("while True: pass", limits=Limits(wall=0.5)).reason == "timeout"
     assert sandbox.execute("x = bytearray(1 << 31)").reason == "memory"
     flood = "while True: print('x' * 10000)"
     assert sandbox.execute(flood, limits=Limits(wall=20.0)).reason == "output"
 
 
-def test_calls_and_scripts_are_graded_in_containers(sandbox):
+def test_calls_and_scripts_are_graded_in_containers(sandbox: Sandbox) -> None:
     cases = (Case((2,), expected=4), Case((3,), expected=6))
     code = "def f(x): return 2 * x"
     assert sandbox.grade(code, Calls("f", cases)).passed
@@ -129,7 +133,7 @@ def test_calls_and_scripts_are_graded_in_containers(sandbox):
     assert not sandbox.grade("def f(x): return x", Script("assert f(2) == 4")).passed
 
 
-def test_a_session_goes_on_and_branches(sandbox):
+def test_a_session_goes_on_and_branches(sandbox: Sandbox) -> None:
     with sandbox.session() as session:
         session.execute("x = 1")
         with session.fork() as branch:
@@ -139,7 +143,7 @@ def test_a_session_goes_on_and_branches(sandbox):
         assert session.shell("pwd").stdout == "/mnt/data\n"
 
 
-def test_a_killed_container_is_replaced(host, client):
+def test_a_killed_container_is_replaced(host: str, client: Any) -> None:
     with Sandbox("docker", workers=1) as sandbox:
         assert sandbox.execute("print(1)").stdout == "1\n"
         for container in ours(client):
@@ -149,7 +153,11 @@ def test_a_killed_container_is_replaced(host, client):
         assert results[-1].stdout == "2\n"
 
 
-def test_nothing_is_left_after_a_close(host, client, monkeypatch):
+def test_nothing_is_left_after_a_close(
+    host: str,
+    client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     before = {container.id for container in ours(client)}
     doors = tempfile.mkdtemp()
     monkeypatch.setattr(tempfile, "tempdir", doors)
@@ -161,7 +169,7 @@ def test_nothing_is_left_after_a_close(host, client, monkeypatch):
     os.rmdir(doors)  # it would not go if anything were in it
 
 
-def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host, client):
+def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host: str, client: Any) -> None:
     program = textwrap.dedent(
         """
         from palaestra.tool_sandbox import Sandbox
@@ -178,41 +186,45 @@ def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host, client
     assert trainer.stdout is not None
     with trainer.stdin, trainer.stdout:
         assert trainer.stdout.readline() == b"ready\n"
-        label = f"{trainer.pid}:{backend.start_time(trainer.pid)}:"
+        label = f"{trainer.pid}:{owners.start_time(trainer.pid)}:"
         trainer.send_signal(signal.SIGKILL)
         trainer.wait()
+    doors = f"{owners.DOORS}{label.replace(':', '-')}"
+    assert [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(doors)]
     backend.remove_orphans(client)
-    left = client.containers.list(all=True, filters={"label": backend.OWNER}, ignore_removed=True)
-    assert not [one for one in left if one.labels[backend.PID].startswith(label)]
+    assert owners.remove_doors() >= 1
+    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(doors)]
+    left = client.containers.list(all=True, filters={"label": owners.OWNER}, ignore_removed=True)
+    assert not [one for one in left if one.labels[owners.PID].startswith(label)]
 
 
-def test_containers_of_the_living_and_of_other_machines_stay(sandbox, client):
+def test_containers_of_the_living_and_of_other_machines_stay(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
     before = {container.id for container in ours(client)}
     backend.remove_orphans(client)
     assert {container.id for container in ours(client)} == before
 
     class Stranger:
-        labels = {backend.PID: "1:5:4711", backend.BOOT: "x"}  # noqa: RUF012
+        labels = {owners.PID: "1:5:4711", owners.BOOT: "x"}  # noqa: RUF012
 
-        def remove(self, force):
+        def remove(self, force: bool) -> None:
             raise AssertionError("another pid namespace's container was removed")
 
     class Engine:
         class containers:  # noqa: N801
             @staticmethod
-            def list(**_):
+            def list(**_: Any) -> list[Stranger]:
                 return [Stranger()]
 
     assert backend.remove_orphans(Engine()) == 0
 
 
-def test_an_image_that_does_not_exist_names_the_builds(host):
+def test_an_image_that_does_not_exist_names_the_builds(host: str) -> None:
     with pytest.raises(SandboxUnavailable, match="sandbox build --rootfs self"):
         Sandbox("docker", image="palaestra-none:none").isolation  # noqa: B018
 
 
-def test_an_image_without_our_label_is_refused(host, client):
+def test_an_image_without_our_label_is_refused(host: str, client: Any) -> None:
     data = BytesIO()
     with tarfile.open(fileobj=data, mode="w"):
         pass
@@ -222,18 +234,18 @@ def test_an_image_without_our_label_is_refused(host, client):
     client.images.remove("palaestra-bare:1")
 
 
-def test_an_engine_that_does_not_answer_is_named(monkeypatch):
+def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(SandboxUnavailable, match="no docker engine answers"):
         Sandbox("docker").isolation  # noqa: B018
 
 
-def test_paths_of_the_host_are_refused():
+def test_paths_of_the_host_are_refused() -> None:
     with pytest.raises(SandboxUnavailable, match="bake it in"):
         Sandbox("docker", readable=["/etc"]).isolation  # noqa: B018
 
 
-def test_an_image_is_built_on_another_one(host, client):
+def test_an_image_is_built_on_another_one(host: str, client: Any) -> None:
     name = backend.build(base=image.tag(), tag="palaestra-test:built")
     labels = client.images.get(name).labels
     assert labels[image.PYTHON].startswith("/opt/python/bin/python3.")
@@ -242,14 +254,14 @@ def test_an_image_is_built_on_another_one(host, client):
     client.images.remove(name)
 
 
-def test_a_root_file_system_needs_an_interpreter(tmp_path):
+def test_a_root_file_system_needs_an_interpreter(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no python"):
         image.pack(str(tmp_path))
     with pytest.raises(BadRequest, match="give a folder"):
         image.pack(str(tmp_path / "none"))
 
 
-def test_the_machines_own_image_holds_nothing_of_the_machine():
+def test_the_machines_own_image_holds_nothing_of_the_machine() -> None:
     data, python = image.pack("self")
     assert python.startswith("/opt/python/bin/python3.")
     with tarfile.open(fileobj=BytesIO(data)) as archive:
@@ -262,7 +274,7 @@ def test_the_machines_own_image_holds_nothing_of_the_machine():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="this suite runs as a plain user already")
-def test_a_plain_user_of_the_engine_sees_the_same(host):
+def test_a_plain_user_of_the_engine_sees_the_same(host: str) -> None:
     arguments = ["-p", "no:cacheprovider", "-q", "-m", "docker", "-k", "docker_holds"]
     done = plain_user.run(
         [sys.executable, "-m", "pytest", str(CONFORMANCE), *arguments],

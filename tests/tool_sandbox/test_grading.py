@@ -4,8 +4,10 @@ import gzip
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from palaestra.tool_sandbox import (
     Calls,
     Case,
     Limits,
+    Report,
     Result,
     Sandbox,
     Streams,
@@ -34,12 +37,17 @@ DOUBLE = tuple(Case((n,), expected=2 * n) for n in range(4))
 
 
 @pytest.fixture(scope="module")
-def sandbox():
+def sandbox() -> Iterator[Sandbox]:
     with Sandbox("cell", limits=Limits(wall=2.0), workers=1) as found:
         yield found
 
 
-def outcomes(report):
+def _any(value: Any) -> Any:
+    """What the type checker would not let through."""
+    return value
+
+
+def outcomes(report: Report) -> list[str]:
     return [verdict.outcome for verdict in report.verdicts]
 
 
@@ -83,12 +91,17 @@ def outcomes(report):
         ("x", 1.5, 1e9, False),
     ],
 )
-def test_values_are_compared_as_python_compares_them(got, expected, tolerance, same):
+def test_values_are_compared_as_python_compares_them(
+    got: Any,
+    expected: Any,
+    tolerance: float | None,
+    same: bool,
+) -> None:
     assert equal(got, expected, tolerance) is same
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9))
-def test_equality_of_plain_values_is_pythons(value):
+def test_equality_of_plain_values_is_pythons(value: Any) -> None:
     assert equal(values.decode(values.encode(value)), value)
     assert not equal([value], value)
 
@@ -96,7 +109,7 @@ def test_equality_of_plain_values_is_pythons(value):
 # --- rows --------------------------------------------------------------------------------------
 
 
-def pipe(*found):
+def pipe(*found: Any) -> bytes:
     data = b""
     for row in found:
         body = values.encode(row)
@@ -104,16 +117,20 @@ def pipe(*found):
     return data
 
 
-def judged(data, cases=DOUBLE, reason="ok"):
+def judged(
+    data: Any,
+    cases: tuple[Case, ...] = DOUBLE,
+    reason: Any = "ok",
+) -> tuple[list[str], bool]:
     verdicts, forged = grading.verdicts_of(cases, data, Result(reason, 0))
     return [verdict.outcome for verdict in verdicts], forged
 
 
-def row(k, value):
+def row(k: int, value: Any) -> tuple[object, ...]:
     return (k, guest_rows.VALUE, value)
 
 
-def test_rows_in_order_are_judged_one_by_one():
+def test_rows_in_order_are_judged_one_by_one() -> None:
     data = pipe(row(0, 0), row(1, 2), row(2, 5), row(3, 6))
     assert judged(data) == (["pass", "pass", "wrong", "pass"], False)
 
@@ -132,25 +149,25 @@ def test_rows_in_order_are_judged_one_by_one():
     ],
     ids=["swapped", "twice", "extra", "gap", "text", "short", "two", "noise"],
 )
-def test_a_channel_that_carries_anything_else_fails_every_case(data):
+def test_a_channel_that_carries_anything_else_fails_every_case(data: Any) -> None:
     found, forged = judged(data)
     assert forged
     assert "pass" not in found
 
 
-def test_rows_before_a_time_out_count():
+def test_rows_before_a_time_out_count() -> None:
     found, _ = judged(pipe(row(0, 0), row(1, 2)), reason="timeout")
     assert found == ["pass", "pass", "timeout", "missing"]
 
 
-def test_a_row_cut_off_by_the_end_is_no_row():
+def test_a_row_cut_off_by_the_end_is_no_row() -> None:
     data = pipe(row(0, 0), row(1, 2))
     assert judged(data[:-3], reason="timeout")[0] == ["pass", "timeout", "missing", "missing"]
 
 
 @settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes_in_the_channel_give_verdicts_and_never_a_pass_by_chance(data):
+def test_any_bytes_in_the_channel_give_verdicts_and_never_a_pass_by_chance(data: Any) -> None:
     verdicts, _ = grading.verdicts_of((Case((1,), expected=[1, "x"]),), data, Result("ok", 0))
     assert len(verdicts) == 1
     assert verdicts[0].outcome != "pass"
@@ -170,18 +187,23 @@ def test_any_bytes_in_the_channel_give_verdicts_and_never_a_pass_by_chance(data)
         ("NoSuchName", "Other", "Exception", False),
     ],
 )
-def test_an_expected_exception_is_matched_by_our_own_hierarchy(raises, kind, nearest, passes):
+def test_an_expected_exception_is_matched_by_our_own_hierarchy(
+    raises: str,
+    kind: str,
+    nearest: str,
+    passes: bool,
+) -> None:
     data = pipe((0, guest_rows.RAISED, kind, nearest, "text", ""))
     found, _ = judged(data, (Case(raises=raises),))
     assert found == ["pass" if passes else "raised"]
 
 
-def test_an_exception_while_loading_is_no_expected_one():
+def test_an_exception_while_loading_is_no_expected_one() -> None:
     data = pipe((0, guest_rows.RAISED, "ValueError", "ValueError", "", "while loading"))
     assert judged(data, (Case(raises="ValueError"),))[0] == ["raised"]
 
 
-def test_no_detail_quotes_what_was_expected(sandbox):
+def test_no_detail_quotes_what_was_expected(sandbox: Sandbox) -> None:
     cases = (
         Case((1,), expected="SECRET"),
         Case((2,), raises="SecretError"),
@@ -196,7 +218,7 @@ def test_no_detail_quotes_what_was_expected(sandbox):
 # --- live --------------------------------------------------------------------------------------
 
 
-def test_a_right_candidate_passes(sandbox):
+def test_a_right_candidate_passes(sandbox: Sandbox) -> None:
     report = sandbox.grade("def f(n):\n    print('hello')\n    return n + n", Calls("f", DOUBLE))
     assert report.passed
     assert report.score == 1.0
@@ -204,7 +226,7 @@ def test_a_right_candidate_passes(sandbox):
     assert report.result.stdout == "hello\n" * 4
 
 
-def test_a_wrong_candidate_gets_its_share(sandbox):
+def test_a_wrong_candidate_gets_its_share(sandbox: Sandbox) -> None:
     report = sandbox.grade("def f(n): return n * n", Calls("f", DOUBLE))
     assert not report.passed
     assert outcomes(report) == ["pass", "wrong", "pass", "wrong"]
@@ -212,7 +234,7 @@ def test_a_wrong_candidate_gets_its_share(sandbox):
     assert report.verdicts[3].detail == "returned 9"
 
 
-def test_keywords_dots_and_names_reach_their_places(sandbox):
+def test_keywords_dots_and_names_reach_their_places(sandbox: Sandbox) -> None:
     code = "class A:\n    @staticmethod\n    def f(a, *, b): return a - b\n"
     case = Case((5,), {"b": 2}, expected=3, name="five less two")
     report = sandbox.grade(code, Calls("A.f", (case,)))
@@ -220,7 +242,7 @@ def test_keywords_dots_and_names_reach_their_places(sandbox):
     assert report.verdicts[0].name == "five less two"
 
 
-def test_exceptions_and_missing_functions_have_their_words(sandbox):
+def test_exceptions_and_missing_functions_have_their_words(sandbox: Sandbox) -> None:
     report = sandbox.grade("def f(n): return 1 / n", Calls("f", (Case((0,)),)))
     assert outcomes(report) == ["raised"]
     assert report.verdicts[0].detail == "ZeroDivisionError: division by zero"
@@ -232,7 +254,7 @@ def test_exceptions_and_missing_functions_have_their_words(sandbox):
     assert "SyntaxError" in report.result.stderr
 
 
-def test_no_cases_are_no_pass(sandbox):
+def test_no_cases_are_no_pass(sandbox: Sandbox) -> None:
     assert not sandbox.grade("def f(): pass", Calls("f", ())).passed
 
 
@@ -297,7 +319,7 @@ CHEATS = {
 
 
 @pytest.mark.parametrize("code", CHEATS.values(), ids=CHEATS)
-def test_a_cheating_candidate_fails_every_case(sandbox, code):
+def test_a_cheating_candidate_fails_every_case(sandbox: Sandbox, code: str) -> None:
     cases = tuple(Case((n,), expected=2 * n) for n in (1, 2, 3, 4))
     for isolate in ("batch", "case"):
         report = sandbox.grade(code, Calls("f", cases, isolate), limits=Limits(wall=0.5))
@@ -306,7 +328,7 @@ def test_a_cheating_candidate_fails_every_case(sandbox, code):
     assert sandbox.grade("def f(n): return 2 * n", Calls("f", cases)).passed
 
 
-def test_tuple_for_list_fails_and_bool_for_int_is_equal(sandbox):
+def test_tuple_for_list_fails_and_bool_for_int_is_equal(sandbox: Sandbox) -> None:
     code = "def f(x): return x"
     assert not sandbox.grade(code, Calls("f", (Case(((1, 2),), expected=[1, 2]),))).passed
     assert sandbox.grade(code, Calls("f", (Case((True,), expected=1),))).passed
@@ -314,7 +336,7 @@ def test_tuple_for_list_fails_and_bool_for_int_is_equal(sandbox):
     assert sandbox.grade(code, Calls("f", (Case((math.nan,), expected=math.nan),))).passed
 
 
-def test_a_changed_argument_changes_no_other_case(sandbox):
+def test_a_changed_argument_changes_no_other_case(sandbox: Sandbox) -> None:
     items = [3, 1, 2]
     case = Case((items,), expected=[1, 2, 3])
     code = "def f(x):\n    x.sort()\n    out = list(x)\n    x.clear()\n    return out"
@@ -322,7 +344,7 @@ def test_a_changed_argument_changes_no_other_case(sandbox):
     assert items == [3, 1, 2]
 
 
-def test_a_hang_in_a_batch_leaves_the_rows_before_it(sandbox):
+def test_a_hang_in_a_batch_leaves_the_rows_before_it(sandbox: Sandbox) -> None:
     code = "def f(n):\n    while n == 2: pass\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE), limits=Limits(wall=0.4))
     assert outcomes(report) == ["pass", "pass", "timeout", "missing"]
@@ -330,13 +352,13 @@ def test_a_hang_in_a_batch_leaves_the_rows_before_it(sandbox):
     assert report.result.reason == "timeout"
 
 
-def test_a_hang_in_a_case_of_its_own_costs_that_case_only(sandbox):
+def test_a_hang_in_a_case_of_its_own_costs_that_case_only(sandbox: Sandbox) -> None:
     code = "def f(n):\n    while n == 2: pass\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE, "case"), limits=Limits(wall=0.4))
     assert outcomes(report) == ["pass", "pass", "timeout", "pass"]
 
 
-def test_a_hang_while_loading_does_not_use_up_the_walls_of_the_cases(sandbox):
+def test_a_hang_while_loading_does_not_use_up_the_walls_of_the_cases(sandbox: Sandbox) -> None:
     cases = tuple(Case((n,), expected=n) for n in range(50))
     code = "import time\ntime.sleep(600)\ndef f(n): return n"
     report = sandbox.grade(code, Calls("f", cases, "case"), limits=Limits(wall=0.5))
@@ -344,32 +366,32 @@ def test_a_hang_while_loading_does_not_use_up_the_walls_of_the_cases(sandbox):
     assert report.result.wall < 20
 
 
-def test_an_exit_in_a_case_of_its_own_costs_that_case_only(sandbox):
+def test_an_exit_in_a_case_of_its_own_costs_that_case_only(sandbox: Sandbox) -> None:
     code = "import os\ndef f(n):\n    if n == 2: os._exit(0)\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE, "case"))
     assert outcomes(report) == ["pass", "pass", "missing", "pass"]
 
 
-def test_cases_of_their_own_see_nothing_of_each_other(sandbox):
+def test_cases_of_their_own_see_nothing_of_each_other(sandbox: Sandbox) -> None:
     code = "seen = []\ndef f(n):\n    seen.append(n)\n    return list(seen)"
     cases = tuple(Case((n,), expected=[n]) for n in range(5))
     assert sandbox.grade(code, Calls("f", cases, "case")).passed
     assert not sandbox.grade(code, Calls("f", cases, "batch")).passed
 
 
-def test_a_process_left_behind_in_a_case_does_not_hold_it_up(sandbox):
+def test_a_process_left_behind_in_a_case_does_not_hold_it_up(sandbox: Sandbox) -> None:
     code = "import os, time\ndef f(n):\n    if not os.fork(): time.sleep(60)\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE, "case"), limits=Limits(wall=1.0))
     assert report.passed
 
 
-def test_what_was_printed_before_a_fork_is_printed_once(sandbox):
+def test_what_was_printed_before_a_fork_is_printed_once(sandbox: Sandbox) -> None:
     code = "print('loading', end='')\ndef f(n):\n    print(n, end='')\n    return 2 * n"
     report = sandbox.grade(code, Calls("f", DOUBLE, "case"))
     assert report.result.stdout == "loading0123"
 
 
-def test_wrong_tests_are_refused_before_anything_runs(sandbox):
+def test_wrong_tests_are_refused_before_anything_runs(sandbox: Sandbox) -> None:
     before = sandbox.stats.executions
     for case in (Case((object(),)), Case(expected=object()), Case(tolerance=-1.0)):
         with pytest.raises(BadRequest):
@@ -377,23 +399,23 @@ def test_wrong_tests_are_refused_before_anything_runs(sandbox):
     with pytest.raises(BadRequest):
         sandbox.grade("def f(): pass", Calls("", (Case(),)))
     with pytest.raises(BadRequest):
-        sandbox.grade("def f(): pass", [1, 2])
+        sandbox.grade("def f(): pass", _any([1, 2]))
     with pytest.raises(BadRequest):
         sandbox.grade("", Streams(()))
     with pytest.raises(BadRequest):
-        sandbox.grade("", Streams((("", ""),), "loosely"))
+        sandbox.grade("", Streams((("", ""),), _any("loosely")))
     assert sandbox.stats.executions == before
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.integers(-9, 9) | st.text(max_size=3) | st.floats(), max_size=4))
-def test_grading_agrees_with_direct_evaluation(sandbox, items):
+def test_grading_agrees_with_direct_evaluation(sandbox: Sandbox, items: list[Any]) -> None:
     cases = tuple(Case((item,), expected=[item, item]) for item in items)
     report = sandbox.grade("def f(x): return [x, x]", Calls("f", cases))
     assert report.score == (1.0 if items else 0.0)
 
 
-def test_streams_compare_what_was_printed(sandbox):
+def test_streams_compare_what_was_printed(sandbox: Sandbox) -> None:
     code = "n = int(input())\nprint(n * 2, ' ')\n"
     assert sandbox.grade(code, Streams((("3\n", "6"), ("4", "8\n")))).passed
     report = sandbox.grade(code, Streams((("3\n", "6"), ("4", "9"), ("x", "0"))))
@@ -404,14 +426,14 @@ def test_streams_compare_what_was_printed(sandbox):
     assert sandbox.grade("print(int(input()) * 2)", exact).passed
 
 
-def test_streams_need_a_program_that_ends_well(sandbox):
+def test_streams_need_a_program_that_ends_well(sandbox: Sandbox) -> None:
     asked = Streams((("", "6"),))
     for code in ("print(6)\nraise SystemExit(1)", "print(6, flush=True)\nwhile True: pass"):
         report = sandbox.grade(code, asked, limits=Limits(wall=0.3))
         assert not report.passed
 
 
-def test_a_stream_longer_than_the_output_limit_is_still_compared(sandbox):
+def test_a_stream_longer_than_the_output_limit_is_still_compared(sandbox: Sandbox) -> None:
     expected = "x" * 5000
     report = sandbox.grade(
         "print('x' * 5000)", Streams((("", expected),)), limits=Limits(output=10)
@@ -426,7 +448,7 @@ def test_a_stream_longer_than_the_output_limit_is_still_compared(sandbox):
     ("source", "expected"),
     [
         ("assert f(1) == -2", -2),
-        ("assert f([1, (2,)], x={'a': None}) == set()", set()),
+        ("assert f([1, (2,)], x={'a': None}) == set()", set[Any]()),
         ("assert 'x' == f(1)", "x"),
         ("assert f(1) is True", True),
         ("assert f(1)", True),
@@ -438,7 +460,7 @@ def test_a_stream_longer_than_the_output_limit_is_still_compared(sandbox):
         ("assert f(1) == frozenset([1])", frozenset({1})),
     ],
 )
-def test_an_assertion_of_literals_becomes_a_case(source, expected):
+def test_an_assertion_of_literals_becomes_a_case(source: str, expected: Any) -> None:
     case = calls_from_assert(source, "f")
     assert case is not None
     assert case.expected == expected
@@ -456,7 +478,11 @@ def test_an_assertion_of_literals_becomes_a_case(source, expected):
         ("assert math.isclose(f(1), 5.0, abs_tol=0.1)", 5.09, 5.2),
     ],
 )
-def test_a_distance_becomes_a_tolerance_that_means_the_same(source, inside, outside):
+def test_a_distance_becomes_a_tolerance_that_means_the_same(
+    source: str,
+    inside: float,
+    outside: float,
+) -> None:
     case = calls_from_assert(source)
     assert case is not None
     assert equal(inside, case.expected, case.tolerance)
@@ -488,11 +514,11 @@ def test_a_distance_becomes_a_tolerance_that_means_the_same(source, inside, outs
         "assert f(" + "[" * 150 + "]" * 150 + ") == 1",
     ],
 )
-def test_an_assertion_of_anything_else_is_left_alone(source):
+def test_an_assertion_of_anything_else_is_left_alone(source: str) -> None:
     assert calls_from_assert(source) is None
 
 
-def test_assertions_of_two_functions_are_no_calls():
+def test_assertions_of_two_functions_are_no_calls() -> None:
     assert calls_from_asserts(["assert f(1) == 1", "assert g(1) == 1"]) is None
     assert calls_from_asserts([]) is None
     calls = calls_from_asserts(["assert f(1) == 1", "assert f(2) == 1"])
@@ -500,7 +526,7 @@ def test_assertions_of_two_functions_are_no_calls():
     assert (calls.entry, len(calls.cases)) == ("f", 2)
 
 
-def test_a_check_function_becomes_calls_of_the_entry():
+def test_a_check_function_becomes_calls_of_the_entry() -> None:
     source = "METADATA = {}\n\ndef check(g):\n    assert g(1) == 2, 'text'\n    assert True, 'on'\n"
     calls = calls_from_check(source, "twice")
     assert calls is not None
@@ -511,7 +537,7 @@ def test_a_check_function_becomes_calls_of_the_entry():
     assert calls_from_check("def check(g):\n    for x in [1]:\n        assert g(x)\n", "f") is None
 
 
-def rows_of(name):
+def rows_of(name: str) -> list[dict[str, Any]]:
     path = DATA / name
     if not path.exists():
         pytest.skip(f"the public task files are not here: {path}")
@@ -519,7 +545,7 @@ def rows_of(name):
         return [json.loads(line) for line in file]
 
 
-def test_the_public_files_become_calls_but_for_these():
+def test_the_public_files_become_calls_but_for_these() -> None:
     mbpp = rows_of("mbpp/mbpp.jsonl.gz")
     left = {r["task_id"] for r in mbpp if calls_from_asserts(r["test_list"]) is None}
     assert left == {596, 601, 912, 927}
@@ -529,8 +555,8 @@ def test_the_public_files_become_calls_but_for_these():
 
 
 @pytest.mark.slow
-def test_every_public_reference_passes_its_calls(sandbox):
-    pairs = []
+def test_every_public_reference_passes_its_calls(sandbox: Sandbox) -> None:
+    pairs: list[tuple[str, Any]] = []
     for task in rows_of("mbpp/mbpp.jsonl.gz"):
         pairs.append((task["code"], calls_from_asserts(task["test_list"])))
     for task in rows_of("humaneval/humaneval.jsonl.gz"):

@@ -105,10 +105,11 @@ def test_cancelling_kills_the_execution_and_frees_the_worker(cells: Sandbox, mar
 
 def test_threads_share_the_workers(cells: Sandbox) -> None:
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda i=i: found.append(cells.execute(f"print({i})").stdout))
-        for i in range(8)
-    ]
+
+    def run(number: int) -> None:
+        found.append(cells.execute(f"print({number})").stdout)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -3,32 +3,34 @@
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from palaestra.tool_sandbox import BadRequest, Limits, Sandbox, Script, values
+from palaestra.tool_sandbox import BadRequest, Limits, Report, Sandbox, Script, values
 from palaestra.tool_sandbox.script import free_names
 
 TWICE = "def f(x): return x + x"
 
 
 @pytest.fixture(scope="module")
-def sandbox():
+def sandbox() -> Iterator[Sandbox]:
     with Sandbox("cell", limits=Limits(wall=3.0), workers=1) as found:
         yield found
 
 
-def outcome(report):
+def outcome(report: Report) -> list[str]:
     return [verdict.outcome for verdict in report.verdicts]
 
 
-def passes(sandbox, candidate, source, **more):
+def passes(sandbox: Sandbox, candidate: str, source: str, **more: Any) -> bool:
     return sandbox.grade(candidate, Script(source, **more)).passed
 
 
 # --- what tests may say --------------------------------------------------------------------------
 
 
-def test_asserts_decide(sandbox):
+def test_asserts_decide(sandbox: Sandbox) -> None:
     assert passes(sandbox, TWICE, "assert f(2) == 4\nassert f('a') == 'aa'")
     report = sandbox.grade(TWICE, Script("assert f(2) == 4\nassert f(3) == 5"))
     assert outcome(report) == ["wrong"]
@@ -37,7 +39,7 @@ def test_asserts_decide(sandbox):
     assert report.integrity == "separate"
 
 
-def test_a_check_function_gets_the_candidate_and_the_prelude_helps(sandbox):
+def test_a_check_function_gets_the_candidate_and_the_prelude_helps(sandbox: Sandbox) -> None:
     prompt = "def helper(x): return x + 1\ndef f(x):\n    '''Doubles.'''\n"
     source = "def check(candidate):\n    assert candidate(helper(1)) == 4\n    assert f(1) == 2\n"
     candidate = prompt + "    return x + x\n"
@@ -45,7 +47,7 @@ def test_a_check_function_gets_the_candidate_and_the_prelude_helps(sandbox):
     assert not passes(sandbox, prompt + "    return x", source, prelude=prompt, call="f")
 
 
-def test_a_standard_module_that_the_candidate_imported_is_the_judges_own(sandbox):
+def test_a_standard_module_that_the_candidate_imported_is_the_judges_own(sandbox: Sandbox) -> None:
     candidate = "import math, sys\nmath.isclose = lambda *a: True\ndef f(x): return 5.0"
     assert not passes(sandbox, candidate, "assert math.isclose(f(1), 4.0)")
     assert passes(sandbox, candidate, "assert math.isclose(f(1), 5.0)")
@@ -98,7 +100,7 @@ def double(n):
 """
 
 
-def test_each_test_method_has_its_verdict(sandbox):
+def test_each_test_method_has_its_verdict(sandbox: Sandbox) -> None:
     report = sandbox.grade(ACCOUNTS, Script(CASES, module="accounts"))
     assert report.passed
     assert sorted(verdict.name for verdict in report.verdicts) == [
@@ -114,14 +116,14 @@ def test_each_test_method_has_its_verdict(sandbox):
     assert {v.name: v.outcome for v in report.verdicts}["AccountTest.test_constant"] == "wrong"
 
 
-def test_a_file_in_which_nothing_ran_has_not_passed(sandbox):
+def test_a_file_in_which_nothing_ran_has_not_passed(sandbox: Sandbox) -> None:
     nothing = "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n"
     report = sandbox.grade(TWICE, Script(nothing + "    def test_a(self): pass\n"))
     assert not report.passed
     assert report.verdicts == ()
 
 
-def test_a_test_that_skips_itself_while_it_runs_has_not_passed(sandbox):
+def test_a_test_that_skips_itself_while_it_runs_has_not_passed(sandbox: Sandbox) -> None:
     source = (
         "import unittest, solution\nclass T(unittest.TestCase):\n    def test_a(self):\n"
         "        if not hasattr(solution, 'g'): self.skipTest('none')\n        solution.g()\n"
@@ -129,7 +131,7 @@ def test_a_test_that_skips_itself_while_it_runs_has_not_passed(sandbox):
     assert not passes(sandbox, TWICE, source)
 
 
-def test_arguments_changed_in_place_come_back(sandbox):
+def test_arguments_changed_in_place_come_back(sandbox: Sandbox) -> None:
     candidate = (
         "def f(items, table):\n    items.append(9)\n    items[0][0] = 'new'\n    table['k'] = 1\n"
     )
@@ -146,7 +148,7 @@ def test_arguments_changed_in_place_come_back(sandbox):
     )
 
 
-def test_objects_of_the_candidate_are_used_through_handles(sandbox):
+def test_objects_of_the_candidate_are_used_through_handles(sandbox: Sandbox) -> None:
     candidate = """
 class Node:
     def __init__(self, value, below=None): self.value, self.below = value, below
@@ -187,7 +189,7 @@ assert type(a) is type(b)
     assert "candidate's word" in report.verdicts[0].detail
 
 
-def test_generators_are_walked_over_the_wire(sandbox):
+def test_generators_are_walked_over_the_wire(sandbox: Sandbox) -> None:
     candidate = "def f(n):\n    for k in range(n): yield k\n    raise KeyError('end')"
     source = (
         "walk = f(2)\nassert next(walk) == 0\nassert next(walk) == 1\n"
@@ -198,13 +200,13 @@ def test_generators_are_walked_over_the_wire(sandbox):
     assert passes(sandbox, "def f(n): yield from range(n)", "assert list(f(3)) == [0, 1, 2]")
 
 
-def test_helpers_before_the_candidate_are_named(sandbox):
+def test_helpers_before_the_candidate_are_named(sandbox: Sandbox) -> None:
     node = "class Node:\n    def __init__(self, v, n=None): self.v, self.n = v, n\n"
     candidate = node + "def f(a):\n    return a.v if a.n is None else f(a.n)"
     assert passes(sandbox, candidate, "assert f(Node(1, Node(2))) == 2", names=("Node", "f"))
 
 
-def test_star_imports_and_module_imports_work(sandbox):
+def test_star_imports_and_module_imports_work(sandbox: Sandbox) -> None:
     assert passes(sandbox, TWICE, "from solution import *\nassert f(1) == 2")
     assert passes(sandbox, TWICE, "import solution as s\nassert s.f(1) == 2")
 
@@ -224,21 +226,21 @@ def test_star_imports_and_module_imports_work(sandbox):
         "f([print])",
     ],
 )
-def test_what_no_wire_carries_is_malformed(sandbox, source):
+def test_what_no_wire_carries_is_malformed(sandbox: Sandbox, source: str) -> None:
     candidate = TWICE + "\nclass A: pass"
     report = sandbox.grade(candidate, Script(source, names=("f", "A")))
     assert outcome(report) == ["malformed"]
     assert not report.passed
 
 
-def test_a_script_that_does_not_parse_is_refused(sandbox):
+def test_a_script_that_does_not_parse_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(BadRequest, match="source does not parse"):
         sandbox.grade(TWICE, Script("assert ("))
     with pytest.raises(BadRequest, match="prelude does not parse"):
         sandbox.grade(TWICE, Script("assert 1", prelude="def ("))
 
 
-def test_a_shared_script_works_says_so_and_warns_once(sandbox):
+def test_a_shared_script_works_says_so_and_warns_once(sandbox: Sandbox) -> None:
     from palaestra.tool_sandbox import script
 
     script._warned.clear()
@@ -252,7 +254,7 @@ def test_a_shared_script_works_says_so_and_warns_once(sandbox):
         assert not sandbox.grade("def f(g): return 1", tests).passed
 
 
-def test_shared_rows_forged_by_the_candidate_raise_nothing(sandbox):
+def test_shared_rows_forged_by_the_candidate_raise_nothing(sandbox: Sandbox) -> None:
     from palaestra.tool_sandbox import script
 
     script._warned.add("share")
@@ -359,7 +361,7 @@ CHEATS = {
 
 
 @pytest.mark.parametrize(("code", "source"), CHEATS.values(), ids=CHEATS)
-def test_a_cheating_candidate_fails(sandbox, code, source):
+def test_a_cheating_candidate_fails(sandbox: Sandbox, code: str, source: str) -> None:
     report = sandbox.grade(code, Script(source), limits=Limits(wall=0.7))
     assert not report.passed
     assert report.score < 1.0
@@ -367,14 +369,14 @@ def test_a_cheating_candidate_fails(sandbox, code, source):
     assert after.passed  # nothing of one grading reaches the next
 
 
-def test_no_detail_quotes_the_tests(sandbox):
+def test_no_detail_quotes_the_tests(sandbox: Sandbox) -> None:
     source = "secret = 'TREASURE'\nassert f(2) == secret, secret\n"
     for code in (TWICE, "def f(x): raise ValueError(1)", "def f(x): return None", "import os"):
         report = sandbox.grade(code, Script(source))
         assert "TREASURE" not in repr(report)
 
 
-def test_a_candidates_exit_ends_the_grading_at_once(sandbox):
+def test_a_candidates_exit_ends_the_grading_at_once(sandbox: Sandbox) -> None:
     source = "assert f(1) == 2\nassert f(2) == 4\nassert f(3) == 6\n"
     code = "import os\ndef f(x):\n    if x == 2: os._exit(0)\n    return 2 * x"
     sandbox.grade(TWICE, Script(source))
@@ -384,7 +386,7 @@ def test_a_candidates_exit_ends_the_grading_at_once(sandbox):
     assert outcome(report) == ["missing"]
 
 
-def test_a_hang_keeps_the_rows_before_it(sandbox):
+def test_a_hang_keeps_the_rows_before_it(sandbox: Sandbox) -> None:
     source = (
         "import unittest\nclass T(unittest.TestCase):\n"
         "    def test_a(self): self.assertEqual(f(1), 2)\n"
@@ -397,7 +399,7 @@ def test_a_hang_keeps_the_rows_before_it(sandbox):
     assert report.score == pytest.approx(1 / 3)
 
 
-def test_a_judge_that_fails_by_itself_is_counted(sandbox):
+def test_a_judge_that_fails_by_itself_is_counted(sandbox: Sandbox) -> None:
     before = sandbox.stats.judge_failed
     for source in ("import os\nos._exit(0)", "while True: pass"):
         report = sandbox.grade(TWICE, Script(source), limits=Limits(wall=0.4))
@@ -405,7 +407,7 @@ def test_a_judge_that_fails_by_itself_is_counted(sandbox):
     assert sandbox.stats.judge_failed == before + 2
 
 
-def test_a_hang_of_the_candidate_is_not_the_judges_failure(sandbox):
+def test_a_hang_of_the_candidate_is_not_the_judges_failure(sandbox: Sandbox) -> None:
     before = sandbox.stats.judge_failed
     report = sandbox.grade(
         "import time\ndef f(x): time.sleep(60)", Script("f(1)"), limits=Limits(wall=0.4)
@@ -415,18 +417,18 @@ def test_a_hang_of_the_candidate_is_not_the_judges_failure(sandbox):
 
 
 @pytest.mark.slow
-def test_questions_are_bounded(sandbox):
+def test_questions_are_bounded(sandbox: Sandbox) -> None:
     source = "for _ in range(100_001): f(1)"
     report = sandbox.grade(TWICE, Script(source), limits=Limits(wall=60.0))
     assert outcome(report) == ["malformed"]
     assert "100000" in report.verdicts[0].detail
 
 
-def test_as_many_threads_as_workers_grade_by_script():
-    reports = []
+def test_as_many_threads_as_workers_grade_by_script() -> None:
+    reports: list[Report] = []
     with Sandbox("cell", workers=2) as sandbox:
 
-        def work():
+        def work() -> None:
             for _ in range(5):
                 reports.append(sandbox.grade(TWICE, Script("assert f(2) == 4")))
 
@@ -457,16 +459,20 @@ def test_as_many_threads_as_workers_grade_by_script():
         ("assert (lambda q: f(q))(1)", "", ("f",)),
     ],
 )
-def test_free_names_are_what_nobody_else_defines(source, prelude, names):
+def test_free_names_are_what_nobody_else_defines(
+    source: str,
+    prelude: str,
+    names: tuple[str, ...],
+) -> None:
     assert free_names(source, prelude) == names
 
 
-def test_hostile_answers_end_a_question_with_one_error():
+def test_hostile_answers_end_a_question_with_one_error() -> None:
     import socket
 
     from palaestra.tool_sandbox.guest import proxies, talk
 
-    shapes = [
+    shapes: list[object] = [
         (1,),
         (1, talk.PLAIN),
         (1, talk.PLAIN, 1, 2),

@@ -7,11 +7,18 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from palaestra.tool_sandbox import values
+
+
+def decode(data: bytes | bytearray, **more: Any) -> Any:
+    """As the real one, for tests that know what comes."""
+    return values.decode(data, **more)
+
 
 ZONES = st.none() | st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m)))
 NUMBERS = st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
@@ -23,7 +30,7 @@ TYPES = RANGES | st.sampled_from([int, str, dict, ValueError, type(None), type])
 
 
 @st.composite
-def keys(draw, depth=2):
+def keys(draw: Any, depth: int = 2) -> Any:
     """A hashable plain value."""
     shape = draw(st.integers(0, 7 if depth else 5))
     if shape > 5:
@@ -33,7 +40,7 @@ def keys(draw, depth=2):
 
 
 @st.composite
-def plain(draw, depth=3):
+def plain(draw: Any, depth: int = 3) -> Any:
     """Any plain value."""
     if not depth or draw(st.booleans()):
         return draw(keys())
@@ -47,81 +54,81 @@ def plain(draw, depth=3):
         lambda: pairs,
         lambda: OrderedDict(pairs),
         lambda: defaultdict(list, pairs),
-        lambda: Counter(names),
+        lambda: Counter[Any](names),
         lambda: deque(items, 9),
     )
     return draw(st.sampled_from(forms))()
 
 
-def same(one, two):
+def same(one: Any, two: Any) -> bool:
     """Equal, and of the same types all the way down."""
     if type(one) is not type(two) or one != two:
         return False
-    if isinstance(one, dict):
+    if hasattr(one, "values"):
         return all(map(same, one, two)) and all(map(same, one.values(), two.values()))
-    if isinstance(one, list | tuple | deque):
+    if hasattr(one, "index") and not hasattr(one, "encode"):
         return all(map(same, one, two))
-    if isinstance(one, float):
+    if hasattr(one, "hex") and hasattr(one, "is_integer"):
         return math.copysign(1, one) == math.copysign(1, two)
     return True
 
 
 @given(plain())
-def test_a_plain_value_comes_back_equal_with_exact_types(value):
-    back = values.decode(values.encode(value))
+def test_a_plain_value_comes_back_equal_with_exact_types(value: Any) -> None:
+    back = decode(values.encode(value))
     assert same(back, value)
-    if isinstance(value, defaultdict):
+    if hasattr(value, "default_factory"):
         assert back.default_factory is value.default_factory
-    if isinstance(value, deque):
+    if hasattr(value, "maxlen"):
         assert back.maxlen == value.maxlen
 
 
 @settings(max_examples=2000, deadline=None)
 @given(st.binary(max_size=300))
-def test_any_bytes_decode_or_raise_one_error(data):
+def test_any_bytes_decode_or_raise_one_error(data: Any) -> None:
     with contextlib.suppress(values.BadValue):
-        values.decode(data)
+        decode(data)
 
 
 @given(plain(), st.data())
-def test_damaged_bytes_decode_or_raise_one_error(value, data):
+def test_damaged_bytes_decode_or_raise_one_error(value: Any, data: Any) -> None:
     good = bytearray(values.encode(value))
     at = data.draw(st.integers(0, len(good) - 1))
     good[at] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(good)))
     for hostile in (good, good[:cut]):
         with contextlib.suppress(values.BadValue):
-            values.decode(hostile)
+            decode(hostile)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(plain())
-def test_thousands_of_plain_values_come_back(value):
-    assert same(values.decode(values.encode(value)), value)
+def test_thousands_of_plain_values_come_back(value: Any) -> None:
+    assert same(decode(values.encode(value)), value)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
 @given(plain(), st.data())
-def test_thousands_of_damaged_values_raise_one_error(value, data):
+def test_thousands_of_damaged_values_raise_one_error(value: Any, data: Any) -> None:
     good = bytearray(values.encode(value))
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(values.BadValue):
-        values.decode(good)
+        decode(good)
 
 
 class Sly(int):
     """Equal to everything."""
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return True
 
     __hash__ = int.__hash__
 
 
-class Loose(list):
+class Loose(list[Any]):
     """A list that is not exactly a list."""
 
 
@@ -144,79 +151,79 @@ class Loose(list):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_plain_value_is_refused(value):
+def test_what_is_no_plain_value_is_refused(value: Any) -> None:
     with pytest.raises(values.NotPlain):
         values.encode(value)
 
 
-def test_a_slice_survives():
-    assert values.decode(values.encode(slice(1, None, -1))) == slice(1, None, -1)
+def test_a_slice_survives() -> None:
+    assert decode(values.encode(slice(1, None, -1))) == slice(1, None, -1)
 
 
-def test_nan_and_the_infinities_survive():
-    assert math.isnan(values.decode(values.encode(math.nan)))
-    assert values.decode(values.encode([math.inf, -math.inf])) == [math.inf, -math.inf]
-    assert values.decode(values.encode(Decimal("NaN"))).is_nan()
+def test_nan_and_the_infinities_survive() -> None:
+    assert math.isnan(decode(values.encode(math.nan)))
+    assert decode(values.encode([math.inf, -math.inf])) == [math.inf, -math.inf]
+    assert decode(values.encode(Decimal("NaN"))).is_nan()
 
 
-def test_a_cycle_is_refused_by_depth():
-    loop = []
+def test_a_cycle_is_refused_by_depth() -> None:
+    loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(values.NotPlain, match="deeper"):
         values.encode(loop)
 
 
-def test_depth_is_bounded_on_both_sides():
-    deep = []
+def test_depth_is_bounded_on_both_sides() -> None:
+    deep: list[Any] = []
     for _ in range(values.DEPTH):
         deep = [deep]
-    assert values.decode(values.encode(deep)) == deep
+    assert decode(values.encode(deep)) == deep
     with pytest.raises(values.NotPlain):
         values.encode([deep])
     with pytest.raises(values.BadValue):
-        values.decode(b"l\x01\x00\x00\x00" + values.encode(deep))
+        decode(b"l\x01\x00\x00\x00" + values.encode(deep))
 
 
-def test_a_value_that_doubles_at_each_level_is_refused_soon():
-    double = ["x" * 1000]
+def test_a_value_that_doubles_at_each_level_is_refused_soon() -> None:
+    double: list[Any] = ["x" * 1000]
     for _ in range(90):
         double = [double, double]
     with pytest.raises(values.NotPlain):
         values.encode(double)
 
 
-def test_a_value_larger_than_asked_for_is_refused():
+def test_a_value_larger_than_asked_for_is_refused() -> None:
     assert values.encode("x" * 10, size=15)
     with pytest.raises(values.NotPlain, match="smaller"):
         values.encode("x" * 11, size=15)
 
 
-def test_a_count_that_lies_is_refused():
+def test_a_count_that_lies_is_refused() -> None:
     for tag in b"sblStzdCOim":
         with pytest.raises(values.BadValue):
-            values.decode(bytes([tag]) + b"\xff\xff\xff\xff")
+            decode(bytes([tag]) + b"\xff\xff\xff\xff")
 
 
-def test_too_many_nodes_are_refused():
+def test_too_many_nodes_are_refused() -> None:
     data = b"l" + struct.pack("<I", 1000) + b"N" * 1000
-    assert len(values.decode(data)) == 1000
+    assert len(decode(data)) == 1000
     with pytest.raises(values.BadValue):
-        values.decode(data, nodes=1000)
+        decode(data, nodes=1000)
 
 
-def test_keys_that_share_a_hash_are_refused_before_they_cost_time():
+def test_keys_that_share_a_hash_are_refused_before_they_cost_time() -> None:
     # Inserting these would take hours, and the suite's own time-out would end the test.
     prime = (1 << 61) - 1
     keys = [n * prime for n in range(100_000)]
     body = b"".join(map(values.encode, keys))
     for tag in b"Sz":
         with pytest.raises(values.BadValue, match="hash"):
-            values.decode(bytes([tag]) + struct.pack("<I", len(keys)) + body)
+            decode(bytes([tag]) + struct.pack("<I", len(keys)) + body)
 
 
-def test_bytes_after_the_value_are_refused():
+def test_bytes_after_the_value_are_refused() -> None:
     with pytest.raises(values.BadValue, match="follow"):
-        values.decode(values.encode(1) + b"N")
+        decode(values.encode(1) + b"N")
 
 
 @pytest.mark.parametrize(
@@ -239,37 +246,37 @@ def test_bytes_after_the_value_are_refused():
         b"h" + bytes(8),
     ],
 )
-def test_a_wrong_value_is_refused(data):
+def test_a_wrong_value_is_refused(data: Any) -> None:
     with pytest.raises(values.BadValue):
-        values.decode(data)
+        decode(data)
 
 
-def test_a_defaultdict_with_a_factory_of_its_own_keeps_what_it_equals():
-    back = values.decode(values.encode(defaultdict(lambda: 3, {"a": 1})))
+def test_a_defaultdict_with_a_factory_of_its_own_keeps_what_it_equals() -> None:
+    back = decode(values.encode(defaultdict(lambda: 3, {"a": 1})))
     assert type(back) is defaultdict
     assert back == {"a": 1}
     assert back.default_factory is None
 
 
-def test_handles_stand_for_what_has_no_plain_form():
-    things = []
+def test_handles_stand_for_what_has_no_plain_form() -> None:
+    things: list[object] = []
 
-    def lend(value):
+    def lend(value: object) -> int:
         things.append(value)
         return len(things) - 1
 
     strange = object()
     data = values.encode([1, strange, {"k": strange}], handle=lend)
-    back = values.decode(data, handle=lambda number: things[number])
+    back = decode(data, handle=things.__getitem__)
     assert back[1] is strange
     assert back[2]["k"] is strange
     with pytest.raises(values.BadValue, match="handle"):
-        values.decode(data)
+        decode(data)
 
 
-def test_dates_with_fold_and_zone_survive():
+def test_dates_with_fold_and_zone_survive() -> None:
     moment = datetime(2024, 10, 27, 1, 30, tzinfo=timezone(timedelta(hours=1), "X"), fold=1)
-    back = values.decode(values.encode([moment, time(1, fold=1), date(1, 1, 1)]))
+    back = decode(values.encode([moment, time(1, fold=1), date(1, 1, 1)]))
     assert back == [moment, time(1, fold=1), date(1, 1, 1)]
     assert back[0].fold == 1
     assert back[0].tzname() == "X"

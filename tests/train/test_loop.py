@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from palaestra.train import checkpoint
-from palaestra.train.config import Config, load_run, to_toml
+from palaestra.train import build, checkpoint
+from palaestra.train.config import Config, load, load_run, to_toml
 from palaestra.train.loop import Summary, starts, train
 from palaestra.train.metrics import read
 from safetensors.torch import load_file
@@ -226,3 +226,41 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(
     train(load_run(tmp_path / "run"), tmp_path / "run", resume=True)
     train(config, tmp_path / "whole")
     same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_null_of_no_learning_rate_leaves_every_weight_as_it_was(
+    small_config: MakeConfig, tmp_path: Path
+) -> None:
+    for null in ("lr0", "none"):
+        train(small_config(train__null=null, train__eval_every=0), tmp_path / null)
+    still, moved = weights(tmp_path / "lr0"), weights(tmp_path / "none")
+    config = small_config()
+    env = build.env_maker(config.env.id, {})()
+    fresh = build.policy(config, env)
+    fresh.save(tmp_path / "fresh")
+    first = load_file(tmp_path / "fresh" / "model.safetensors")
+    assert all(torch.equal(still[name], tensor) for name, tensor in first.items())
+    assert any(not torch.equal(moved[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_what_is_learned_in_compare_is_not_learned_by_the_nulls(tmp_path: Path) -> None:
+    found: dict[str, float] = {}
+    for null in ("none", "lr0", "shuffle", "random_reward"):
+        values = {
+            "env.id": "palaestra/Compare-v0",
+            "train.iterations": "40",
+            "train.eval_every": "0",
+            "train.null": null,
+            "rollout.batch": "64",
+            "algo.minibatch": "32",
+            "policy.preset": "nano",
+            "log.tensorboard": "false",
+        }
+        train(load(None, values, preset="drill-code"), tmp_path / null)
+        last = read(tmp_path / null)[-10:]
+        found[null] = sum(row["train/success"] for row in last) / len(last)
+    chance = found.pop("lr0")
+    learned = found.pop("none")
+    assert learned > chance + 0.2, found
+    assert max(found.values()) < (chance + learned) / 2, found

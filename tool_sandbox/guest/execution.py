@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # pyright: ignore[reportMissingImports]
 import array
 import ast
 import atexit
-import contextlib
 import errno
 import fcntl
 import gc
@@ -25,8 +24,7 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from .. import values, wire
-from . import layout
-from .syscalls import call
+from . import asking, layout
 
 REQUEST, BROKER, ROWS, PEERS = 3, 4, 5, 6  # descriptors of an execution
 OUT_OF_MEMORY = 137  # exit code of an uncaught MemoryError
@@ -272,7 +270,7 @@ def leave(code: int) -> NoReturn:
     try:
         if len(_threads) > 1 or _threading_exits:
             threading._shutdown()  # type: ignore[attr-defined]  # pyright: ignore
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     except BaseException as problem:
         ending(problem)
     for stream in (sys.stdout, sys.stderr):
@@ -291,9 +289,7 @@ def shell(order: wire.Order, prefix: str) -> NoReturn:
     os.execve("/bin/sh", ["sh", "-c", os.fsdecode(code)], environment(prefix))
 
 
-def main(
-    channel: socket.socket, prefix: str, again: Callable[[], None] | None = None
-) -> NoReturn:
+def main(channel: socket.socket, prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
     """The life of an execution, in a process just cloned; it never returns.
 
     Args:
@@ -327,6 +323,8 @@ def start(order: wire.Order, prefix: str) -> None:
     if order.language:
         shell(order, prefix)
     seed(order)
+    if order.flags & wire.BROKER:
+        asking.install(BROKER)
     gc.enable()
 
 

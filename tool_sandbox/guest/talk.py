@@ -10,6 +10,7 @@ from typing import Any, cast
 from .. import values
 
 SOCKET = 6  # both sides inherit their end as this descriptor
+ENDED = "the other side has ended"
 ROOT = 0  # the handle of the candidate's module
 LARGEST = 16 << 20
 _LENGTH = struct.Struct("<I")
@@ -49,7 +50,7 @@ def send(sock: socket.socket, message: object, handle: Callable[[object], int | 
     try:
         sock.sendall(_LENGTH.pack(len(data)) + data)
     except OSError:
-        raise Gone("the other side has ended") from None
+        raise Gone(ENDED) from None
 
 
 def receive(sock: socket.socket, handle: Callable[[int], object]) -> tuple[Any, ...]:
@@ -78,6 +79,6 @@ def _whole(sock: socket.socket, count: int) -> bytes:
         except OSError:
             piece = b""
         if not piece:
-            raise Gone("the other side has ended")
+            raise Gone(ENDED)
         held += piece
     return bytes(held)

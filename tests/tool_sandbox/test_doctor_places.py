@@ -1,0 +1,133 @@
+"""The doctor tells the truth where less is allowed: a plain user, no namespaces, a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from palaestra.testing import plain_user
+from palaestra.tool_sandbox import image
+
+ROOT = Path(__file__).resolve().parents[2]
+# the doctor by itself: a container has no other library than Python's own
+EXAMINE = """
+import sys, types
+sys.path.insert(0, {home!r})
+package = types.ModuleType("palaestra")
+package.__path__ = [{package!r}]
+sys.modules["palaestra"] = package
+from palaestra.tool_sandbox import doctor
+plans = (("cell", "full"), ("cell", "reduced"), ("process", "none"))
+found = doctor.examine(plans, runs=3)
+print(doctor.to_json(found))
+sys.exit(not doctor.reaches_full(found))
+"""
+pytestmark = [
+    pytest.mark.linux,
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can go to these places"),
+]
+Rows = dict[tuple[str, str], dict[str, Any]]
+
+
+def program(package: str = str(ROOT)) -> list[str]:
+    return ["-P", "-c", EXAMINE.format(home="/", package=package)]
+
+
+def told(done: subprocess.CompletedProcess[str]) -> tuple[bool, Rows]:
+    """What the doctor printed, and by (backend, level asked for)."""
+    assert done.returncode in (0, 1), done.stderr
+    data = json.loads(done.stdout)
+    assert data["full"] is (done.returncode == 0)
+    return data["full"], {(row["backend"], row["asked"]): row for row in data["backends"]}
+
+
+def test_a_plain_user_is_told_what_holds_for_a_plain_user() -> None:
+    full, rows = told(plain_user.run([sys.executable, *program()]))
+    cell = rows["cell", "full"]
+    if not cell["usable"]:  # a machine that forbids user namespaces to others than root
+        assert not full
+        assert "user namespaces" in cell["advice"] or "readable" in cell["advice"]
+        return
+    assert full
+    assert {"user", "mount", "pid", "net", "ipc", "uts", "seccomp"} <= set(cell["layers"])
+    assert "resource group" in cell["missing"] or any("group" in one for one in cell["layers"])
+    assert cell["p50"] > 0
+
+
+def test_the_command_says_the_same_to_a_plain_user() -> None:
+    words = [sys.executable, "-m", "palaestra", "sandbox", "doctor", "--runs", "3", "--json"]
+    full, rows = told(plain_user.run(words))
+    assert full is rows["cell", "full"]["usable"]
+    assert rows["process", "none"]["level"] == "none"
+
+
+def test_where_no_namespace_may_be_made_the_advice_names_the_setting() -> None:
+    script = (
+        "for kind in user mnt pid net ipc uts; do echo 0 > /proc/sys/user/max_${kind}_namespaces;"
+        ' done; exec "$@"'
+    )
+    inside = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
+    done = subprocess.run(
+        [*inside, sys.executable, *program()], capture_output=True, text=True, timeout=120
+    )
+    if "Permission denied" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no namespace to forbid others in: {done.stderr.strip()[-200:]}")
+    full, rows = told(done)
+    assert not full
+    cell = rows["cell", "full"]
+    assert (cell["usable"], cell["level"], cell["p50"]) == (False, "none", None)
+    assert "max_user_namespaces" in cell["advice"]
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("user", ["0:0", "12345:12345"])
+def test_a_container_without_privileges_is_offered_what_it_can_have(engine: str, user: str) -> None:
+    done = in_container(engine, user)
+    full, rows = told(done)
+    assert not full
+    cell, reduced = rows["cell", "full"], rows["cell", "reduced"]
+    assert not cell["usable"]
+    assert "--security-opt" in cell["advice"]
+    assert 'minimum="reduced"' in cell["advice"]
+    assert reduced["usable"], reduced["advice"]
+    assert reduced["level"] == "reduced"
+    assert {"seccomp"} <= set(reduced["layers"])
+    assert any(layer.startswith("landlock") for layer in reduced["layers"])
+    assert not {"mount", "pid", "net"} & set(reduced["layers"])
+
+
+def in_container(engine: str, user: str) -> subprocess.CompletedProcess[str]:
+    """The doctor, in a container with the flags that an engine gives by itself."""
+    import docker
+    import docker.errors
+
+    client: Any = docker.DockerClient(base_url=engine)
+    try:
+        python = client.images.get(image.tag()).labels[image.PYTHON]
+        box = client.containers.create(
+            image.tag(),
+            [python, *program("/opt/checkout")],
+            user=user,
+            network_mode="none",
+            tmpfs={"/mnt": "rw,exec,mode=1777", "/mnt/.tmp": "rw,exec,mode=1777"},
+            volumes={
+                str(ROOT / "tool_sandbox"): {"bind": "/opt/checkout/tool_sandbox", "mode": "ro"}
+            },
+        )
+        try:
+            box.start()
+            code = box.wait(timeout=120)["StatusCode"]
+            out, err = (
+                box.logs(stdout=wanted, stderr=not wanted).decode() for wanted in (True, False)
+            )
+        finally:
+            box.remove(force=True)
+    finally:
+        client.close()
+    return subprocess.CompletedProcess([], code, out, err)
