@@ -81,7 +81,6 @@ class Chat:
         system: system prompt, if the environment's messages bring none.
         on_rewrite: where the template rewrites earlier turns: "rows" opens a new context,
             "keep" leaves history as it is, "refuse" raises.
-        max_reasoning: tokens after which the reasoning block is closed by force.
 
     Raises:
         TemplateError: the template rewrites history and `on_rewrite` is "refuse".

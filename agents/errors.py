@@ -7,7 +7,7 @@ class AgentError(Exception):
     """The base: a mistake of the caller, never of the model."""
 
 
-class ContextFull(AgentError):  # noqa: N818 - the design's name
+class ContextFull(AgentError):
     """A message was asked for where the context has no room left."""
 
 

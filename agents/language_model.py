@@ -75,28 +75,28 @@ class LanguageModel:
         most = int(getattr(inner.config, "max_position_embeddings", 2_048)) - 1
         most = min(most, 2_048 if context is None else context, _window(inner.config))
         model = _engine(inner, wrapped, tuple(heads), most, checkpointing, engine)
-        folder = Path(path)
-        if folder.is_dir():
-            known = {head.name for head in storage.read_heads(folder)}
-            if known and known == {head.name for head in heads}:
-                storage.load_heads(model.heads, folder)
-        if template is None and tokenizer.chat_template:
-            template = ChatTemplate(wrapped)
-        elif template is None:
-            warnings.warn(
-                f"{path} has no chat template; messages are marked plainly, as <|role|> lines",
-                stacklevel=2,
-            )
-            template = PlainTemplate(wrapped)
+        known = storage.read_heads(Path(path)) if Path(path).is_dir() else ()
+        if known and {head.name for head in known} == {head.name for head in heads}:
+            storage.load_heads(model.heads, Path(path))
         return Sampler(
             model,
             slots=slots,
             exact=exact,
             compiled=compiled,
             dtype=torch.bfloat16 if dtype == "bfloat16" else None,
-            template=template,
+            template=_template(wrapped) if template is None else template,
             on_rewrite=on_rewrite,
         )
+
+
+def _template(tokenizer: HubTokenizer) -> Template:
+    if tokenizer.inner.chat_template:
+        return ChatTemplate(tokenizer)
+    warnings.warn(
+        f"{tokenizer.name} has no chat template; messages are marked plainly, as <|role|> lines",
+        stacklevel=3,
+    )
+    return PlainTemplate(tokenizer)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@
 
 Peers take turns with us, round by round; a ratio is the median over rounds of the ratio of medians.
 Ratios travel between machines, milliseconds do not. Exits 1 where a floor is not held. The plain
-interpreter is the one below any virtual environment, which starts faster. `--quick` takes a fifth
-of the samples. Only "two workers" needs two cores, and idle ones.
+interpreter is the one below any virtual environment, which starts faster; a fork counts until the
+new process has spoken. `--quick` takes a fifth of the samples. Only "two workers" needs two cores,
+and idle ones.
 """
 
 from __future__ import annotations
@@ -53,12 +54,17 @@ import os, statistics, sys, time
 heap = b'x' * int(sys.argv[1])
 times = []
 for _ in range(int(sys.argv[2])):
+    read, write = os.pipe()
     began = time.perf_counter()
     child = os.fork()
     if not child:
+        os.write(write, b'.')
         os._exit(0)
-    os.waitpid(child, 0)
+    os.read(read, 1)
     times.append(time.perf_counter() - began)
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
 print(statistics.median(times))
 """
 Call = Callable[[], object]
@@ -86,7 +92,9 @@ class Row(NamedTuple):
             return "not run"
         if not self.holds(self.floor):
             return "NO"
-        return "aim" if self.aim is not None and self.holds(self.aim) else "yes"
+        if self.aim is not None and self.holds(self.aim):
+            return "aim"
+        return "yes" if self.floor is not None else "below the aim"
 
     def cells(self) -> tuple[str, ...]:
         sign = "<= " if self.most else ">= "
@@ -436,7 +444,7 @@ def two_workers(bench: Bench) -> Iterator[Row]:
     if len(os.sched_getaffinity(0)) < 2:
         yield Row(what, None, "x", 1.7, 1.8, "one core only")
         return
-    jobs = ["total = 0\nfor k in range(400_000):\n    total += k"] * int(60 * bench.share)
+    jobs = ["total = 0\nfor k in range(400_000):\n    total += k"] * int(40 * bench.share)
     with Sandbox("cell", workers=1) as one, Sandbox("cell", workers=2) as two:
         found = bench.turns(
             {"one": (lambda: list(one.map(jobs)), 1), "two": (lambda: list(two.map(jobs)), 1)}

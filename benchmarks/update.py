@@ -126,6 +126,16 @@ def main() -> None:
         for _ in range(options.rounds):
             for title, run in cases.items():
                 times[title] = min(times[title], seconds(run))
+    text = report(times, sizes, options.rounds, (difference, gradients))
+    print(text)
+    if options.write:
+        RESULTS.write_text(text)
+
+
+def report(
+    times: dict[str, float], sizes: list[int], rounds: int, gaps: tuple[float, float]
+) -> str:
+    """The page."""
     base = times["Hugging Face, padded, float32"]
     lines = [
         "# A packed update beside the padded one",
@@ -133,7 +143,7 @@ def main() -> None:
         f"`python benchmarks/update.py {' '.join(sys.argv[1:])}`".replace(" `", "`"),
         "",
         f"64 rows, {sum(sizes):,} tokens, longest {max(sizes)}; real share of the padded block "
-        f"{sum(sizes) / (64 * max(sizes)):.3f}. CPU time of one thread, best of {options.rounds} "
+        f"{sum(sizes) / (64 * max(sizes)):.3f}. CPU time of one thread, best of {rounds} "
         f"rounds; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; "
         f"torch {torch.__version__}.",
         "",
@@ -145,12 +155,9 @@ def main() -> None:
             for title, spent in times.items()
         ),
         "",
-        f"Loss equal to {difference:.1e}, gradients to {gradients:.1e} of their size (aim 1e-5).",
+        f"Loss equal to {gaps[0]:.1e}, gradients to {gaps[1]:.1e} of their size (aim 1e-5).",
     ]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.write:
-        RESULTS.write_text(text)
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

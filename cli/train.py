@@ -34,9 +34,8 @@ MOST_USED = (
 MAY_DIFFER = "train.iterations"
 
 
-def _line(leaf: Leaf) -> str:
-    default: object = leaf.default
-    shown = str(default).strip("()")
+def _line(leaf: Leaf, value: object) -> str:
+    shown = str(value).strip("()")
     words = {"True": "true", "False": "false", "": "none"}.get(shown, shown)
     one_of = f": {', '.join(get_args(leaf.type))}" if get_origin(leaf.type) is Literal else ""
     return f"  --{leaf.key:<26} {leaf.help}{one_of} [{words}]"
@@ -46,7 +45,8 @@ def _keys(names: Sequence[str] | None = None) -> str:
     from ..train import config
 
     known = {key: leaf for key, leaf in config.keys().items() if not leaf.hidden}
-    lines = [_line(known[key]) for key in (names or known)]
+    preset = config.load(preset=config.DEFAULT_PRESET, environ={})
+    lines = [_line(known[key], config.value(preset, key)) for key in (names or known)]
     lines.append("  --env.KEY VALUE              an argument of the environment, as --env.level 1")
     lines.append("  --env.reward.NAME WEIGHT     the weight of one of its reward terms")
     return "\n".join(lines)

@@ -195,8 +195,17 @@ class Engine:
             cell.wait_ready()
         except StartFailed as problem:
             raise BackendFailed(f"no worker comes up: {problem}") from None
-        self._inspect(cell)
-        self._cells.add(cell)
+        try:
+            self._inspect(cell)
+        except BaseException:
+            cell.close()
+            raise
+        with self._lock:
+            self._cells.add(cell)
+            late = self.closed
+        if late:  # `close` came between, and did not see this one
+            self.end_session(cell)
+            raise SandboxClosed("this sandbox was closed while the session opened")
         self.counters.note("sessions_open")
         shared = Shared(cell, wanted, self.counters, _Ending(self, cell))
         try:

@@ -6,7 +6,7 @@ import math
 import reprlib
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -19,6 +19,7 @@ from .cell import Request
 from .errors import BadRequest
 from .guest import rows as guest_rows
 from .limits import Limits, Result
+from .requests import check_code
 from .script import Door, grade_script
 
 __all__ = [
@@ -113,6 +114,7 @@ def _near(got: Any, expected: Any, tolerance: float | None) -> bool:
 
 def _grade_calls(door: Door, candidate: str, tests: Calls, limits: Limits) -> Report:
     payload = _pack(tests, limits)
+    check_code(candidate, "candidate", len(payload))
     if tests.isolate == "case":  # each case has the wall to itself, and loading has one too
         total = min(limits.wall * (len(tests.cases) + 1), 86_400.0)
         limits = replace(limits, wall=total, cpu=limits.processor_seconds)
@@ -127,15 +129,29 @@ def _grade_calls(door: Door, candidate: str, tests: Calls, limits: Limits) -> Re
 def _pack(tests: Calls, limits: Limits) -> bytes:
     if not isinstance(cast("object", tests.entry), str) or not tests.entry:
         raise BadRequest(f"Calls.entry is {tests.entry!r}; give the name of a function")
+    if tests.isolate not in ("batch", "case"):
+        raise BadRequest(f'Calls.isolate is {tests.isolate!r}; give "batch" or "case"')
     for case in tests.cases:
-        if case.tolerance is not None and not 0 <= case.tolerance < math.inf:
-            raise BadRequest(f"Case.tolerance is {case.tolerance}; give a number from 0, or None")
+        _check_case(case)
     asked = tuple((tuple(case.args), dict(case.kwargs)) for case in tests.cases)
     try:
         values.encode([case.expected for case in tests.cases])
         return values.encode((tests.entry, tests.isolate, limits.wall, asked))
     except values.NotPlain as problem:
         raise BadRequest(f"a Case holds what no wire carries: {problem}") from None
+
+
+def _check_case(case: object) -> None:
+    if not isinstance(case, Case):
+        raise BadRequest(f"Calls.cases holds a {type(case).__name__}; give Cases")
+    limit = cast("object", case.tolerance)
+    if limit is not None and not (isinstance(limit, int | float) and 0 <= limit < math.inf):
+        raise BadRequest(f"Case.tolerance is {limit!r}; give a number from 0, or None")
+    args, kwargs = cast("object", case.args), cast("object", case.kwargs)
+    if isinstance(args, str | bytes) or not isinstance(args, Iterable):
+        raise BadRequest(f"Case.args is {args!r}; give a tuple of arguments")
+    if not isinstance(kwargs, Mapping) or not all(type(key) is str for key in case.kwargs):
+        raise BadRequest(f"Case.kwargs is {kwargs!r}; give a mapping of names to arguments")
 
 
 def verdicts_of(
@@ -239,6 +255,7 @@ def _grade_streams(door: Door, candidate: str, tests: Streams, limits: Limits) -
         raise BadRequest(f'Streams.match is {tests.match!r}; give "exact" or "tokens"')
     if not tests.cases:
         raise BadRequest("Streams has no cases; give at least one pair of stdin and stdout")
+    check_code(candidate, "candidate", max(len(given) * 4 for given, _ in tests.cases))
     verdicts: list[Verdict] = []
     shown: Result | None = None  # the first that failed, else the last
     for k, (given, expected) in enumerate(tests.cases):

@@ -69,8 +69,7 @@ def request_of(job: Job, default: Limits) -> Request:
     Raises:
         BadRequest: Something in it cannot be.
     """
-    if not isinstance(job.code, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise BadRequest(f"code is {type(job.code).__name__}; give a str")
+    check_code(job.code, "code")
     if job.language not in _LANGUAGES:
         raise BadRequest(f"language is {job.language!r}; give one of {', '.join(_LANGUAGES)}")
     if job.seed is not None and (isinstance(job.seed, bool) or not _is_int(job.seed)):
@@ -79,12 +78,8 @@ def request_of(job: Job, default: Limits) -> Request:
         raise BadRequest("seed has over 4096 bits; give a smaller int")
     files = check_files(job.files)
     stdin = encode_input(job.stdin)
-    size = len(encode(job.code)) + len(stdin) + sum(map(len, files.values()))
-    if size > _MOST:
-        raise BadRequest(f"the request has {size} bytes; at most {_MOST} travel at once")
-    limits = job.limits or default
-    if not isinstance(limits, Limits):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise BadRequest(f"limits is {type(limits).__name__}; give a Limits")
+    _check_size(len(encode(job.code)) + len(stdin) + sum(map(len, files.values())))
+    limits = check_limits(default if job.limits is None else job.limits)
     return Request(
         job.code,
         stdin,
@@ -97,6 +92,34 @@ def request_of(job: Job, default: Limits) -> Request:
     )
 
 
+def _check_size(size: int) -> None:
+    if size > _MOST:
+        raise BadRequest(f"the request has {size} bytes; at most {_MOST} travel at once")
+
+
+def check_limits(limits: object) -> Limits:
+    """Limits, whatever the caller gave as such.
+
+    Raises:
+        BadRequest: They are something else.
+    """
+    if not isinstance(limits, Limits):
+        raise BadRequest(f"limits is {type(limits).__name__}; give a Limits")
+    return limits
+
+
+def check_code(code: object, what: str, beside: int = 0) -> str:
+    """A program's text that can travel, with so many bytes of other things.
+
+    Raises:
+        BadRequest: No text, or too much of it.
+    """
+    if not isinstance(code, str):
+        raise BadRequest(f"{what} is {type(code).__name__}; give a str")
+    _check_size(len(encode(code)) + beside)
+    return code
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int)
 
@@ -107,6 +130,8 @@ def check_files(files: Mapping[str, bytes | str]) -> dict[str, bytes]:
     Raises:
         BadRequest: Too many, a bad path, or no content.
     """
+    if not isinstance(files, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadRequest(f"files is {type(files).__name__}; give a mapping of paths to contents")
     if len(files) > _PATHS:
         raise BadRequest(f"{len(files)} files; at most {_PATHS} in one call")
     return {check_path(path): encode_input(data) for path, data in files.items()}

@@ -19,7 +19,7 @@ from collections.abc import (
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast
 
 from .backends import Wish
 from .engine import Engine
@@ -27,7 +27,7 @@ from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
 from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
 from .network import Fetch
 from .outcome import Outcome
-from .requests import check_files, request_of
+from .requests import check_files, check_limits, request_of
 from .resources import usable_cores
 from .session import Session
 from .stats import Stats
@@ -246,7 +246,8 @@ class Sandbox:
             BadRequest: An argument that cannot be, or no memory for one more session.
             BackendFailed: Its worker cannot be started.
         """
-        return self._living().session(limits or self._limits, check_files(files or {}))
+        wanted = check_limits(self._limits if limits is None else limits)
+        return self._living().session(wanted, check_files({} if files is None else files))
 
     def grade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """Grades a candidate; expected values never enter a process that holds its code.
@@ -259,7 +260,8 @@ class Sandbox:
         from .grading import grade
 
         engine = self._living()
-        report = grade(engine, candidate, tests, limits or self._limits)
+        wanted = check_limits(self._limits if limits is None else limits)
+        report = grade(engine, candidate, tests, wanted)
         engine.note("graded")
         if report.passed:
             engine.note("graded_passed")
@@ -335,8 +337,8 @@ def _job(code: str, options: Options) -> Job:
         job = Job(code, **options)  # pyright: ignore[reportArgumentType]
     except TypeError as problem:
         raise BadRequest(str(problem).replace("Job.__init__()", "execute")) from None
-    if isinstance(job.fetch, str):
-        raise BadRequest(f"fetch is the str {job.fetch!r}; give a sequence of paths")
+    if isinstance(job.fetch, str) or not isinstance(cast("object", job.fetch), Iterable):
+        raise BadRequest(f"fetch is {job.fetch!r}; give a sequence of paths")
     return replace(job, fetch=tuple(job.fetch))
 
 

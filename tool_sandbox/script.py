@@ -22,6 +22,7 @@ from .guest import rows as guest_rows
 from .guest import talk
 from .limits import Limits
 from .outcome import Outcome
+from .requests import check_code
 
 _TRIES = 3
 GRACE = 0.2  # seconds that one side has when the other has ended
@@ -54,6 +55,7 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     Raises:
         BadRequest: The test code does not parse; nothing was run.
     """
+    check_code(candidate, "candidate")
     nonce = secrets.token_bytes(16)
     names = tests.names if tests.names is not None else free_names(tests.source, tests.prelude)
     if tests.call is not None and tests.call not in names:
@@ -62,6 +64,7 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     payload = values.encode(
         (nonce, tests.prelude, tests.source, names, tests.module, tests.call, shared)
     )
+    check_code(candidate, "candidate", len(payload))
     judge = Request("", limits=limits, mode="judge", payload=payload)
     if tests.share:
         _warn_shared()

@@ -13,7 +13,7 @@ from .cell import Cell
 from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
 from .limits import FileInfo, Kind, Limits, MiB, Result
 from .outcome import judge
-from .requests import check_path, encode, encode_input
+from .requests import check_code, check_path, encode, encode_input
 from .stats import Counters
 
 _WRITE_MOST = 15 * MiB  # bytes that fit into one frame with what surrounds them
@@ -93,7 +93,7 @@ class Session:
     def __init__(self, shared: Shared, branch: int) -> None:
         self._shared = shared
         self._branch = branch
-        self._alive = True
+        self._alive, self._closed = True, False
         self._finalizer = weakref.finalize(self, shared.drop, branch)
 
     def execute(self, code: str, *, stdin: str | bytes = b"", wall: float | None = None) -> Result:
@@ -128,7 +128,7 @@ class Session:
             "output": limits.output,
             "output_stop": limits.output_stop,
         }
-        blobs = encode(text), encode_input(stdin)
+        blobs = encode(check_code(text, "code")), encode_input(stdin)
         if sum(map(len, blobs)) > _WRITE_MOST:
             raise BadRequest(f"the call has over {_WRITE_MOST} bytes; put them into files")
         try:
@@ -192,8 +192,8 @@ class Session:
             BadRequest: The path leaves the work directory.
             SessionDead: The interpreter has ended.
         """
-        if not 0 < limit <= _WRITE_MOST:
-            raise BadRequest(f"limit is {limit}; give 1 to {_WRITE_MOST} bytes")
+        if not isinstance(cast("object", limit), int) or not 0 < limit <= _WRITE_MOST:
+            raise BadRequest(f"limit is {limit!r}; give 1 to {_WRITE_MOST} bytes")
         _, parts = self._file({"op": "read", "path": check_path(path), "limit": limit})
         return parts[0][:limit] if parts else b""
 
@@ -258,6 +258,8 @@ class Session:
             SandboxError: As `fork`.
             SessionDead: The snapshot is gone.
         """
+        if self._closed:
+            raise SessionDead("the session was closed; open a new one")
         if snapshot._shared is not self._shared:  # pyright: ignore[reportPrivateUsage]
             raise BadRequest("the snapshot belongs to another session")
         old = self._finalizer
@@ -276,7 +278,7 @@ class Session:
 
     def close(self) -> None:
         """Ends this branch, and with the last branch the cell; idempotent."""
-        self._alive = False
+        self._alive, self._closed = False, True
         self._finalizer()
 
     def __enter__(self) -> Session:

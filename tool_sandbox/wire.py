@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import json
+import re
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -304,9 +305,21 @@ def unpack_json(body: bytes) -> tuple[dict[str, Any], list[bytes]]:
     return cast("dict[str, Any]", value), blobs
 
 
+# A whole string, or a bracket. Possessive, and a string may lack its end: linear on any bytes.
+_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_MARKS = 1 << 20
+
+
 def _depth(text: bytes) -> int:
-    # An upper bound that needs no parser: brackets inside strings count too.
-    return text.count(b"[") + text.count(b"{")
+    """How deep brackets nest outside strings; over `DEPTH` as well for more than `_MARKS` parts."""
+    depth = deepest = 0
+    for count, found in enumerate(_MARK.finditer(text)):
+        mark = text[found.start()]
+        depth += (mark in b"[{") - (mark in b"]}")
+        deepest = max(deepest, depth)
+        if deepest > DEPTH or count > _MARKS:
+            return DEPTH + 1
+    return deepest
 
 
 def receive(sock: socket.socket, count: int) -> bytes:

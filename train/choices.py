@@ -10,7 +10,7 @@ from ..envs.grammar import Automaton, Grammar
 from ..envs.parsing import Parser, render
 from ..envs.tokenizers import ByteTokenizer, Tokenizer
 from .combinations import GROUPED, is_grouped, multiple
-from .config import DEFAULT_PRESET, Config, ConfigError, load, replaced
+from .config import DEFAULT_PRESET, Config, ConfigError, load, replaced, value
 
 CONTEXT = {"nano": 96, "tiny": 160, "small": 512}  # learning.md 2
 CONTEXT_ELSEWHERE = 1_024
@@ -221,12 +221,7 @@ def _of_the_batch(config: Config) -> list[Choice]:
 
 def _open(config: Config, wishes: list[Choice]) -> list[Choice]:
     """The wishes whose key nobody gave and whose value is not there already."""
-    flat = {wish.key: _value(config, wish.key) for wish in wishes}
+    flat = {wish.key: value(config, wish.key) for wish in wishes}
     return [
         wish for wish in wishes if wish.key not in config.given and flat[wish.key] != wish.value
     ]
-
-
-def _value(config: Config, key: str) -> Any:
-    section, name = key.split(".")
-    return getattr(getattr(config, section), name)

@@ -46,6 +46,7 @@ __all__ = [
     "read",
     "replaced",
     "to_toml",
+    "value",
 ]
 
 
@@ -59,6 +60,14 @@ class Given(NamedTuple):
 def keys() -> dict[str, Leaf]:
     """Every setting by its dotted key, hidden ones included."""
     return dict(fields.schema(Config).leaves)
+
+
+def value(config: Config, key: str) -> Any:
+    """The value of a dotted key."""
+    found: Any = config
+    for name in key.split("."):
+        found = getattr(found, name)
+    return found
 
 
 def presets() -> list[str]:

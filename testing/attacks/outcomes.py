@@ -36,7 +36,7 @@ ATTACKS: tuple[Attack, ...] = (
     _exit("exit 255", "sys.exit(255)", 255),
     _exit("exit of None", "sys.exit(None)", 0),
     _exit("exit of a text", "sys.exit('words')", 1),
-    _exit("exit of a huge number", "sys.exit(2 ** 70 + 3)", 3),
+    _exit("exit of a huge number", "sys.exit(2 ** 70 + 3)", 255),
     _exit("exit of True", "sys.exit(True)", 1),
     _exit("exit of an object", "sys.exit([1])", 1),
     _exit("os._exit(0)", "import atexit\natexit.register(print, 'BROKEN')\nos._exit(0)", 0),

@@ -321,3 +321,12 @@ def test_greedy_takes_the_most_probable_id(sampler: Any, talk: Any, texts: Any) 
     for a, b in zip(played.drawn, again.drawn, strict=True):
         assert a.action.tokens.tolist() == b.action.tokens.tolist()
         assert a.action.logprobs.tolist() == [0.0] * len(a.action.tokens)
+
+
+@pytest.mark.slow
+def test_compiled_layers_draw_what_plain_ones_draw(sampler: Any, texts: Any, same: Any) -> None:
+    plain, compiled = sampler(), sampler(compiled=True)
+    pairs = zip(plain.act(asks_of(plain, texts, 5)), compiled.act(asks_of(compiled, texts, 5)),
+                strict=True)  # fmt: skip
+    for a, b in pairs:
+        same(a, b, 1e-5)

@@ -105,7 +105,6 @@ def test_a_container_without_privileges_is_offered_what_it_can_have(engine: str,
 def in_container(engine: str, user: str) -> subprocess.CompletedProcess[str]:
     """The doctor, in a container with the flags that an engine gives by itself."""
     import docker
-    import docker.errors
 
     client: Any = docker.DockerClient(base_url=engine)
     try:

@@ -64,6 +64,8 @@ def same(one: Any, two: Any) -> bool:
     """Equal, and of the same types all the way down."""
     if type(one) is not type(two) or one != two:
         return False
+    if isinstance(one, type):
+        return True
     if hasattr(one, "values"):
         return all(map(same, one, two)) and all(map(same, one.values(), two.values()))
     if hasattr(one, "index") and not hasattr(one, "encode"):

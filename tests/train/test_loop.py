@@ -244,13 +244,14 @@ def test_the_null_of_no_learning_rate_leaves_every_weight_as_it_was(
 
 
 @pytest.mark.slow
-def test_what_is_learned_in_compare_is_not_learned_by_the_nulls(tmp_path: Path) -> None:
+def test_what_is_learned_in_the_drill_is_not_learned_by_the_nulls(tmp_path: Path) -> None:
     found: dict[str, float] = {}
     for null in ("none", "lr0", "shuffle", "random_reward"):
         values = {
-            "env.id": "palaestra/Compare-v0",
-            "train.iterations": "40",
+            "env.level": "0",
+            "train.iterations": "25",
             "train.eval_every": "0",
+            "train.eval_episodes": "4",
             "train.null": null,
             "rollout.batch": "64",
             "algo.minibatch": "32",
@@ -258,9 +259,7 @@ def test_what_is_learned_in_compare_is_not_learned_by_the_nulls(tmp_path: Path) 
             "log.tensorboard": "false",
         }
         train(load(None, values, preset="drill-code"), tmp_path / null)
-        last = read(tmp_path / null)[-10:]
+        last = read(tmp_path / null)[-5:]
         found[null] = sum(row["train/success"] for row in last) / len(last)
-    chance = found.pop("lr0")
-    learned = found.pop("none")
-    assert learned > chance + 0.2, found
-    assert max(found.values()) < (chance + learned) / 2, found
+    assert found.pop("none") > 0.4
+    assert max(found.values()) < 0.2, found

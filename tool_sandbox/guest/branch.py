@@ -233,7 +233,8 @@ class Session:
         os.close(err_child)
         pid = self._newborn(talk, line) if asked and talk.wait(_BORN) else 0
         self._crowd.signal(signal.SIGSTOP)
-        if not pid:
+        pidfd = _open_process(pid)
+        if pidfd < 0:
             line.close()
             os.close(out)
             os.close(err)
@@ -241,7 +242,7 @@ class Session:
             raise Refused("fork", str(talk.answer.get("error") or "the interpreter did not fork"))
         for fd in (out, err):
             os.set_blocking(fd, False)
-        self._branches[name] = Branch(name, pid, os.pidfd_open(pid), out, err, line)
+        self._branches[name] = Branch(name, pid, pidfd, out, err, line)
         self._count = name
         return name
 
@@ -334,6 +335,14 @@ class _Talk:
             if select.select([self._line], [], [], left)[0] and self.hear():
                 return bool(self.answer)
         return False
+
+
+def _open_process(pid: int) -> int:
+    """A pidfd, or -1: whoever said to be born may have ended since."""
+    try:
+        return os.pidfd_open(pid) if pid > 1 else -1
+    except OSError:
+        return -1
 
 
 def _ended(pidfd: int) -> bool:

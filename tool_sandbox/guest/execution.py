@@ -257,7 +257,7 @@ def _exit_code(code: object) -> int:
     if code is None:
         return 0
     if isinstance(code, int):
-        return code & 0xFF
+        return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF  # too large for C: as -1
     try:
         print(code, file=sys.stderr)
     except BaseException:

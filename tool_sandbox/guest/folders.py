@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import Any
@@ -10,6 +11,7 @@ from . import layout
 from .collect import open_beneath
 
 _DEPTH = 64  # folders within folders that a branch may have
+_LISTED = 2 << 20  # characters of one listing: it travels as one frame
 _NAMES = ("data", ".tmp", ".shm")
 
 
@@ -157,11 +159,12 @@ def entries(path: str) -> list[list[Any]]:
     """[path, kind, size] of what a folder holds, in the order of names.
 
     Raises:
-        OSError: It is missing, or no folder.
+        OSError: It is missing, no folder, or holds too much to be told.
     """
     fd = open_beneath(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found: list[list[Any]] = []
+        left = _LISTED
         for name in sorted(os.listdir(fd)):
             entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
             kind = "file" if stat.S_ISREG(entry.st_mode) else "other"
@@ -169,6 +172,9 @@ def entries(path: str) -> list[list[Any]]:
                 kind = "directory"
             shown = os.fsencode(name).decode("utf-8", "replace")
             joined = shown if path == "." else f"{path}/{shown}"
+            left -= len(joined) + 16
+            if left < 0:
+                raise OSError(errno.E2BIG, "too many names to list")
             found.append([joined, kind, entry.st_size])
         return found
     finally:

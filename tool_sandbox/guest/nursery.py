@@ -71,6 +71,8 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
     """Imports, dry runs, and a heap at rest; the modules that could not be imported."""
     if site:
         sys.path += site_folders()
+    else:  # a virtual environment's own name for the interpreter does not show inside
+        sys.executable = os.path.realpath(sys.executable)
     failed: dict[str, str] = {}
     before = threads()
     for name in preload:
