@@ -229,7 +229,10 @@ def n_step(
         raise ValueError(f"n is {n}; give a window of at least 1 action")
     rewards, after = at_least_float32(rewards, next_values)
     line = Transitions.of(rewards, after, terminated, truncated, gamma, action_mask, episode_id)
-    if n >= rewards.shape[-1]:
+    stops = line.ends.nonzero().flatten()
+    lengths = stops.diff(prepend=stops.new_tensor([-1]))
+    # decided by the longest episode, not by the row, so that packing changes no bit
+    if not lengths.numel() or n >= int(lengths.max()):
         last = torch.where(line.ends, line.one_step, line.reward)
         return line.actions.put(linear_scan(line.carry, last, method="doubling"))
     target = line.one_step

@@ -262,7 +262,7 @@ def fit(text: str, limit: int) -> str:
 
     Example:
         >>> fit("a" * 100, 64)
-        'aaaaaaaaaaaaaaaa… [69 characters left out] …aaaaaaaaaaaaaaa'
+        'aaaaaaaaaaaaaaaaaa… [65 characters left out] …aaaaaaaaaaaaaaaaa'
     """
     if not text.isascii():
         text = clean(text)

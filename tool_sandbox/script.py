@@ -56,6 +56,8 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
         BadRequest: The test code does not parse; nothing was run.
     """
     check_code(candidate, "candidate")
+    check_code(tests.source, "Script.source")
+    check_code(tests.prelude, "Script.prelude")
     nonce = secrets.token_bytes(16)
     names = tests.names if tests.names is not None else free_names(tests.source, tests.prelude)
     if tests.call is not None and tests.call not in names:

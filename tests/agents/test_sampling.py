@@ -324,6 +324,7 @@ def test_greedy_takes_the_most_probable_id(sampler: Any, talk: Any, texts: Any) 
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, inside its compiler
 def test_compiled_layers_draw_what_plain_ones_draw(sampler: Any, texts: Any, same: Any) -> None:
     plain, compiled = sampler(), sampler(compiled=True)
     pairs = zip(plain.act(asks_of(plain, texts, 5)), compiled.act(asks_of(compiled, texts, 5)),

@@ -21,7 +21,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import CodeType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from .. import values, wire
 from . import asking, layout
@@ -165,7 +165,7 @@ def run(order: wire.Order) -> int:
             _send_value(evaluate(code, NAME, fresh_main().__dict__))
         else:
             remember(code, NAME)
-            exec(compile(code, NAME, "exec"), fresh_main().__dict__)
+            exec(compile(code, NAME, "exec", dont_inherit=True), fresh_main().__dict__)
         return 0
     except BaseException as problem:
         return ending(problem)
@@ -184,13 +184,16 @@ def remember(code: str, name: str) -> None:
 
 def split(code: str, name: str) -> tuple[CodeType | None, CodeType | None]:
     """A program as (statements, last expression); either may be missing."""
-    tree = ast.parse(code, name)
+    # Nothing is inherited: this file's `from __future__` must not be the guest's.
+    flags = ast.PyCF_ONLY_AST
+    tree = cast("ast.Module", compile(code, name, "exec", flags, dont_inherit=True))
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr):
-        return compile(tree, name, "exec"), None
+        return compile(tree, name, "exec", dont_inherit=True), None
     tree.body.pop()
-    expression = compile(ast.Expression(last.value), name, "eval")
-    return (compile(tree, name, "exec") if tree.body else None), expression
+    expression = compile(ast.Expression(last.value), name, "eval", dont_inherit=True)
+    statements = compile(tree, name, "exec", dont_inherit=True) if tree.body else None
+    return statements, expression
 
 
 def evaluate(code: str, name: str, scope: dict[str, Any]) -> object:

@@ -41,36 +41,59 @@ def copy(name: int) -> str:
     """
     os.mkdir(_home(name), 0o700)
     try:
-        for folder in _NAMES:
-            _copy_folder(f"{layout.root()}/{folder}", f"{_home(name)}/{folder}", _DEPTH)
+        source, target = _open_folder(layout.root()), _open_folder(_home(name))
+        try:
+            for folder in _NAMES:
+                _copy_folder(folder, source, target, _DEPTH)
+        finally:
+            os.close(source)
+            os.close(target)
     except OSError:
         remove(name)
         raise
     return f"{_home(name)}/{_NAMES[0]}"
 
 
-def _copy_folder(source: str, target: str, depth: int) -> None:
+def _open_folder(path: str, above: int | None = None) -> int:
+    """A folder itself, never what a symlink in its place points to: the names are the guest's."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, dir_fd=above)
+
+
+def _copy_folder(name: str, above: int, into: int, depth: int) -> None:
     if not depth:
-        raise OSError(40, "folders nested too deep")
-    os.mkdir(target, 0o700)
+        raise OSError(errno.ELOOP, "folders nested too deep")
+    source = _open_folder(name, above)
+    try:
+        os.mkdir(name, 0o700, dir_fd=into)
+        target = _open_folder(name, into)
+        try:
+            _copy_entries(source, target, depth)
+            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode) | 0o700)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_entries(source: int, target: int, depth: int) -> None:
     with os.scandir(source) as listing:
         entries = list(listing)
     for entry in entries:
-        to = f"{target}/{entry.name}"
         if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), to)
-        elif entry.is_dir():
-            _copy_folder(entry.path, to, depth - 1)
-        elif entry.is_file():
-            _copy_file(entry.path, to)
-    os.chmod(target, stat.S_IMODE(os.lstat(source).st_mode) | 0o700)
+            os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=target)
+        elif entry.is_dir(follow_symlinks=False):
+            _copy_folder(entry.name, source, target, depth - 1)
+        elif entry.is_file(follow_symlinks=False):
+            _copy_file(entry.name, source, target)
 
 
-def _copy_file(source: str, target: str) -> None:
-    read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _copy_file(name: str, above: int, into: int) -> None:
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    read = os.open(name, os.O_RDONLY | flags, dir_fd=above)
     try:
         mode = stat.S_IMODE(os.fstat(read).st_mode)
-        write = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=into)
         try:
             while os.sendfile(write, read, None, 1 << 20):
                 pass

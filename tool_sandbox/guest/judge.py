@@ -39,6 +39,8 @@ def judge(payload: bytes) -> None:
                 space[name] = thing
         exec(compile(source, TESTS, "exec", dont_inherit=True), space)
         if call is not None:
+            if call not in space:
+                raise NameError(call, name=call)
             space["check"](space[call])
     except BaseException as problem:
         board.whole(problem)

@@ -34,6 +34,7 @@ class Link:
         self.lock = threading.Lock()
         self.asked = 0
         self.words = 0  # times the candidate's word decided a comparison
+        self.gone = ""  # why no further answer will be believed
         self.reason = ""  # why something could not be expressed, once it could not
         self.proxies: dict[int, Proxy] = {}
         self.classes: dict[str, type[BaseException]] = {}
@@ -52,23 +53,38 @@ class Link:
     def ask(self, target: Proxy, verb: str, *rest: object) -> tuple[Any, Any]:
         """Put one question; gives the answer and the arguments it changed."""
         with self.lock:
-            self.asked += 1
-            if self.asked > CALLS:
-                self.refuse(f"the tests put more than {CALLS} questions")
-            self.named = target.palaestra_named
+            if self.gone:
+                raise talk.Gone(self.gone)
             try:
-                talk.send(self.sock, (self.asked, verb, target, *rest), _number)
-            except values.NotPlain as problem:
-                self.refuse(str(problem))
-            message = talk.receive(self.sock, self._found)
-            number, kind, *parts = (*message, None, None)[: max(2, len(message))]
-            if number != self.asked:
-                raise talk.Gone("the candidate answered what was not asked")
-            if kind == talk.PLAIN and len(parts) == 2 and talk.exactly(parts[1], dict):
-                return parts[0], parts[1]
-            if kind == talk.REFUSED and len(parts) == 1:
-                self.refuse(str(parts[0]))
-            raise self._revived(*parts)
+                return self._exchange(target, verb, rest)
+            except talk.Gone as problem:
+                self.gone = str(problem)
+                raise
+
+    def _exchange(self, target: Proxy, verb: str, rest: tuple[object, ...]) -> tuple[Any, Any]:
+        self.asked += 1
+        if self.asked > CALLS:
+            self.refuse(f"the tests put more than {CALLS} questions")
+        self.named = target.palaestra_named
+        try:
+            talk.send(self.sock, (self.asked, verb, target, *rest), _number)
+        except values.NotPlain as problem:
+            self.refuse(str(problem))
+        message = talk.receive(self.sock, self._found)
+        number, kind, *parts = (*message, None, None)[: max(2, len(message))]
+        if number != self.asked:
+            raise talk.Gone("the candidate answered what was not asked")
+        if kind == talk.PLAIN and len(parts) == 2 and talk.exactly(parts[1], dict):
+            return parts[0], parts[1]
+        if kind == talk.REFUSED and len(parts) == 1:
+            self.refuse(str(parts[0]))
+        problem = self._revived(*parts)
+        if isinstance(problem, StopIteration) and rest[:1] != ("next",):
+            # It would end a `map` or a loop of the tests as if all had been seen.
+            told = getattr(problem, "palaestra_text", "StopIteration")
+            problem = RuntimeError("the candidate raised StopIteration outside of next()")
+            vars(problem)["palaestra_text"] = told
+        raise problem
 
     def refuse(self, why: str) -> NoReturn:
         """End the test: it cannot be expressed."""
