@@ -63,65 +63,32 @@ class Batch:
         """
         if not trajectories:
             raise ValueError("got no trajectories; a batch wants at least one")
-        actions = [one.actions for one in trajectories]
-        for one, drawn in zip(trajectories, actions, strict=True):
-            if not len(drawn):
-                raise ValueError(f"episode {one.identity} has no drawn token; leave it out")
         if dtype is None:
             kinds = {one.logprobs.dtype for one in trajectories}
             dtype = torch.float64 if np.dtype(np.float64) in kinds else torch.float32
-        shape = (len(trajectories), max(len(drawn) for drawn in actions))
-        mask = np.zeros(shape, bool)
-        for row, drawn in enumerate(actions):
-            mask[row, : len(drawn)] = True
-
-        def grid(columns: Sequence[Column], fill: float, kind: torch.dtype) -> Tensor:
-            values = np.concatenate(
-                [column[drawn] for column, drawn in zip(columns, actions, strict=True)]
-            )
-            out = np.full(shape, fill, dtype=values.dtype)
-            out[mask] = values
-            return torch.from_numpy(out).to(kind)
-
-        def real(columns: Sequence[Column]) -> Tensor:
-            return grid(columns, 0.0, dtype)
-
-        def ids(columns: Sequence[Column]) -> Tensor:
-            return grid(columns, -1, torch.int64)
-
-        def total(of: Callable[[Trajectory], Mapping[str, Column]]) -> Tensor:
-            empty = [np.zeros(len(one.tokens), np.float64) for one in trajectories]
-            summed = [
-                sum(of(one).values(), zero) for one, zero in zip(trajectories, empty, strict=True)
-            ]
-            return real(summed)
-
+        grid = _Grid(trajectories, dtype)
         heads = sorted({name for one in trajectories for name in one.values})
         costs = sorted({name for one in trajectories for name in one.costs})
-        pairs = [(one, np.zeros(len(one.tokens))) for one in trajectories]
-        last = torch.tensor([len(drawn) - 1 for drawn in actions])
-        ends = torch.zeros(shape, dtype=torch.bool)
-        ends[torch.arange(shape[0]), last] = True
-        terminated = torch.tensor([one.outcome.terminated for one in trajectories])
-        action_mask = torch.from_numpy(mask)
+        terminated = torch.tensor([one.outcome.terminated for one in trajectories])[:, None]
         return cls(
             trajectories=tuple(trajectories),
-            action_mask=action_mask,
-            loss_mask=grid([one.loss_mask for one in trajectories], 0, torch.bool),
-            forced=grid([one.forced for one in trajectories], 0, torch.bool),
-            logprobs=real([one.logprobs for one in trajectories]),
-            entropy=real([one.entropy for one in trajectories]),
-            rewards=total(lambda one: one.rewards),
-            values={name: real([one.values[name] for one in trajectories]) for name in heads},
+            action_mask=torch.from_numpy(grid.mask),
+            loss_mask=grid.lay(lambda one: one.loss_mask, 0, torch.bool),
+            forced=grid.lay(lambda one: one.forced, 0, torch.bool),
+            logprobs=grid.real(lambda one: one.logprobs),
+            entropy=grid.real(lambda one: one.entropy),
+            rewards=grid.real(lambda one: sum(one.rewards.values(), _zero(one))),
+            values={name: grid.real(lambda one, name=name: one.values[name]) for name in heads},
             costs={
-                name: real([one.costs.get(name, zero) for one, zero in pairs]) for name in costs
+                name: grid.real(lambda one, name=name: one.costs.get(name, _zero(one)))
+                for name in costs
             },
-            turn_id=ids([one.turn_id for one in trajectories]),
-            call_id=ids([one.call_id for one in trajectories]),
-            step_id=ids([one.step_id for one in trajectories]),
-            plan_id=ids([one.plan_id for one in trajectories]),
-            terminated=ends & terminated[:, None],
-            truncated=ends & ~terminated[:, None],
+            turn_id=grid.ids(lambda one: one.turn_id),
+            call_id=grid.ids(lambda one: one.call_id),
+            step_id=grid.ids(lambda one: one.step_id),
+            plan_id=grid.ids(lambda one: one.plan_id),
+            terminated=grid.ends & terminated,
+            truncated=grid.ends & ~terminated,
             bootstrap={
                 name: torch.tensor(
                     [one.bootstrap.get(name, 0.0) for one in trajectories], dtype=dtype
@@ -160,3 +127,38 @@ class Batch:
             action=np.concatenate([at + base for at, base in zip(drawn, starts, strict=False)]),
             transform=self.transform.take(np.concatenate(own)),
         ), torch.from_numpy(np.concatenate(where))
+
+
+class _Grid:
+    """Lays columns of episodes on [B, T], the drawn tokens of each in the order of time."""
+
+    def __init__(self, trajectories: Sequence[Trajectory], dtype: torch.dtype) -> None:
+        self.trajectories, self.dtype = trajectories, dtype
+        self.actions = [one.actions for one in trajectories]
+        for one, drawn in zip(trajectories, self.actions, strict=True):
+            if not len(drawn):
+                raise ValueError(f"episode {one.identity} has no drawn token; leave it out")
+        lengths = np.array([len(drawn) for drawn in self.actions])
+        places = np.arange(int(lengths.max()))
+        self.mask = places < lengths[:, None]
+        self.ends = torch.from_numpy(places == lengths[:, None] - 1)
+
+    def lay(self, read: Callable[[Trajectory], Column], fill: float, kind: torch.dtype) -> Tensor:
+        """One column as a tensor of a kind, ``fill`` where nothing was drawn."""
+        rows = zip(self.trajectories, self.actions, strict=True)
+        values = np.concatenate([read(one)[drawn] for one, drawn in rows])
+        out = np.full(self.mask.shape, fill, dtype=values.dtype)
+        out[self.mask] = values
+        return torch.from_numpy(out).to(kind)
+
+    def real(self, read: Callable[[Trajectory], Column]) -> Tensor:
+        """A column of real numbers."""
+        return self.lay(read, 0.0, self.dtype)
+
+    def ids(self, read: Callable[[Trajectory], Column]) -> Tensor:
+        """A column of labels."""
+        return self.lay(read, -1, torch.int64)
+
+
+def _zero(one: Trajectory) -> Column:
+    return np.zeros(len(one.tokens), np.float64)

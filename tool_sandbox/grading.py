@@ -182,13 +182,14 @@ def read_rows(data: bytes, most: int) -> Iterable[tuple[Any, ...]]:
     Raises:
         BadValue: A row is no tuple, out of order, or one too many.
     """
-    at, k = 0, 0
+    at, k, nodes = 0, 0, 2 * values.NODES  # of all rows: reading them must not hold us up
     while len(data) - at >= guest_rows.LENGTH.size:
         (length,) = guest_rows.LENGTH.unpack_from(data, at)
         at += guest_rows.LENGTH.size
         if at + length > len(data):
             return
-        row = cast("Any", values.decode(data[at : at + length]))
+        found, nodes = values.decode_some(data[at : at + length], nodes)
+        row = cast("Any", found)
         at += length
         if type(row) is not tuple or k >= most or len(cast("Any", row)) < 3 or row[0] != k:
             raise values.BadValue(f"row {k} is not the row of case {k}")

@@ -103,6 +103,13 @@ def decode(
     Raises:
         BadValue: the bytes are no value, or exceed a bound.
     """
+    return decode_some(data, nodes, handle)[0]
+
+
+def decode_some(
+    data: bytes | bytearray | memoryview, nodes: int, handle: Callable[[int], object] | None = None
+) -> tuple[object, int]:
+    """As `decode`, and how many of `nodes` are left for the values that follow."""
     reader = _Reader(bytes(data), handle, nodes)
     try:
         value = reader.take(0)
@@ -112,7 +119,7 @@ def decode(
         raise BadValue(f"{type(problem).__name__}: {problem}") from None
     if reader.at != len(reader.data):
         raise BadValue(f"{len(reader.data) - reader.at} bytes follow the value; wanted none")
-    return value
+    return value, reader.nodes
 
 
 class _Writer:

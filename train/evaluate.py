@@ -91,9 +91,8 @@ def evaluate(
         InterruptedError: ``stop`` answered True.
     """
     if max(k, default=1) > attempts:
-        raise ValueError(
-            f"k={max(k)} wants {max(k)} attempts a task, got {attempts}; raise attempts"
-        )
+        most = max(k)
+        raise ValueError(f"k={most} wants {most} attempts a task, got {attempts}; raise attempts")
     engine = make_env if isinstance(make_env, Engine) else Engine(agent, make_env, slots=slots)
     engine.agent, engine.run = agent, run
     starts = [

@@ -567,3 +567,20 @@ def test_every_public_reference_passes_its_calls(sandbox: Sandbox) -> None:
         pairs, sandbox.grade_many(pairs, limits=Limits(wall=30.0)), strict=True
     ):
         assert report.passed, (calls.entry, report.verdicts, code)
+
+
+def test_odd_tests_and_candidates_are_refused_by_name(cells: Sandbox) -> None:
+    good = Calls("f", (Case((1,), expected=1),))
+    odd: list[Calls] = [
+        Calls("f", good.cases, isolate="each"),  # type: ignore[arg-type]
+        Calls("f", (5,)),  # type: ignore[arg-type]
+        Calls("f", (Case(args=5),)),  # type: ignore[arg-type]
+        Calls("f", (Case(kwargs={1: 2}),)),  # type: ignore[arg-type]
+        Calls("f", (Case(tolerance="x"),)),  # type: ignore[arg-type]
+    ]
+    for tests in odd:
+        with pytest.raises(BadRequest):
+            cells.grade("def f(x): return x", tests)
+    for candidate in (5, None, "x" * (16 << 20)):
+        with pytest.raises(BadRequest):
+            cells.grade(candidate, good)  # type: ignore[arg-type]

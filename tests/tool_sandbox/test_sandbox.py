@@ -314,3 +314,30 @@ def test_a_preload_that_starts_threads_is_named(tmp_path_factory: pytest.TempPat
 def test_auto_never_holds_the_process_backend() -> None:
     wish = choices.Wish("auto", "none", None, (), (), None)
     assert len(choices.candidates(wish)) == 2
+
+
+def test_a_guest_inherits_no_future_of_ours(cells: Sandbox) -> None:
+    assert cells.execute("def f(x: nowhere): pass").reason == "error"
+    result = cells.execute("def f(x: int): pass\nf.__annotations__['x'] is int", want_value=True)
+    assert result.value is True
+    with cells.session() as session:
+        session.execute("def f(x: int): pass")
+        assert session.execute("f.__annotations__['x'] is int").stdout == "True\n"
+
+
+def test_a_guest_can_start_its_own_interpreter(cells: Sandbox) -> None:
+    code = "import subprocess, sys; print(subprocess.call([sys.executable, '-c', 'pass']))"
+    assert cells.execute(code, limits=Limits(wall=20.0, memory=256 * MiB)).stdout == "0\n"
+
+
+def test_odd_requests_are_refused_by_name(cells: Sandbox) -> None:
+    odd: tuple[tuple[str, object], ...] = (
+        *(("files", value) for value in (["a"], 5, {5: b""})),
+        *(("fetch", value) for value in (5, "a", [5])),
+        *(("limits", value) for value in (0, "x")),
+    )
+    for name, value in odd:
+        with pytest.raises(BadRequest):
+            cells.execute("1", **{name: value})  # type: ignore[arg-type]
+    with pytest.raises(BadRequest):
+        cells.session(limits=0)  # type: ignore[arg-type]

@@ -496,3 +496,33 @@ def test_hostile_answers_end_a_question_with_one_error() -> None:
             link = proxies.Link(ours)
             with pytest.raises((talk.Gone, proxies.Inexpressible, Exception)):
                 link.ask(link.root(), "get", "x")
+
+
+def test_stop_iteration_ends_no_map_of_the_tests(sandbox: Sandbox) -> None:
+    source = "assert all(map(lambda pair: f(pair[0]) == pair[1], [(1, 2), (2, 4)]))"
+    assert passes(sandbox, TWICE, source)
+    assert outcome(sandbox.grade("def f(x): raise StopIteration", Script(source))) == ["raised"]
+    assert passes(sandbox, "def f(x): return iter([x])", "assert list(f(3)) == [3]")
+
+
+def test_a_candidate_that_spoke_nonsense_is_asked_no_more(sandbox: Sandbox) -> None:
+    source = (
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_a(self): self.assertEqual(f(1), 2)\n"
+        "    def test_b(self): self.assertEqual(f(2), 4)\n"
+    )
+    forged = "import os\ndef f(x): os.write(6, b'\\5\\0\\0\\0N'); return 2 * x"
+    report = sandbox.grade(forged, Script(source))
+    assert outcome(report) == ["missing", "missing"]
+    assert report.result.reason != "timeout"
+
+
+def test_a_check_of_what_is_not_there_is_missing(sandbox: Sandbox) -> None:
+    tests = Script("def check(g): assert g(1) == 2", call="f")
+    assert outcome(sandbox.grade("g = 1", tests)) == ["missing"]
+
+
+def test_what_is_no_text_is_a_bad_request(sandbox: Sandbox) -> None:
+    for candidate, tests in ((5, Script("pass")), (TWICE, Script(5))):  # type: ignore[arg-type]
+        with pytest.raises(BadRequest):
+            sandbox.grade(candidate, tests)  # type: ignore[arg-type]

@@ -237,7 +237,7 @@ def test_what_is_said_unasked_spoils_nothing_but_the_own_call(session: Session) 
         "import os, struct, json\n"
         "b = json.dumps({'status': 77}).encode()\n"
         "b = struct.pack('<HI', 1, len(b)) + b\n"
-        "os.write(3, b'PA\\x01\\x15' + struct.pack('<II', 1, len(b)) + b)\n"
+        "n = os.write(3, b'PA\\x01\\x15' + struct.pack('<II', 1, len(b)) + b)\n"
     )
     assert session.execute(forged).exit_code == 77
     assert session.execute("1 + 1").stdout == "2\n"
@@ -356,3 +356,35 @@ def test_closing_twice_is_fine_and_leaves_nobody(cells: Sandbox, marked: str) ->
     session.close()
     session.close()
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+def test_a_full_folder_and_names_with_brackets_are_listed(session: Session) -> None:
+    session.execute("for i in range(500): open(f'[{{{i:03d}', 'w').close()")
+    assert len(session.list()) == 501
+    assert session.alive
+
+
+def test_a_fork_copies_no_folder_behind_a_link(session: Session) -> None:
+    session.execute("import os; os.rename('/mnt/data', '/mnt/x'); os.symlink('/etc', '/mnt/data')")
+    with pytest.raises(SandboxError, match="cannot be copied"):
+        session.fork()
+    assert session.execute("1").stdout == "1\n"
+
+
+def test_a_closed_session_is_not_restored(cells: Sandbox) -> None:
+    session = cells.session()
+    snapshot = session.snapshot()
+    session.close()
+    with pytest.raises(SessionDead):
+        session.restore(snapshot)
+    snapshot.close()
+
+
+def test_what_is_no_text_is_refused(session: Session) -> None:
+    with pytest.raises(BadRequest):
+        session.execute(5)  # type: ignore[arg-type]
+    with pytest.raises(BadRequest):
+        session.shell(None)  # type: ignore[arg-type]
+    with pytest.raises(BadRequest):
+        session.read("given.txt", limit="all")  # type: ignore[arg-type]
+    assert session.alive

@@ -64,7 +64,7 @@ def same(one: Any, two: Any) -> bool:
     """Equal, and of the same types all the way down."""
     if type(one) is not type(two) or one != two:
         return False
-    if isinstance(one, type):
+    if isinstance(one, type | range | bytes):
         return True
     if hasattr(one, "values"):
         return all(map(same, one, two)) and all(map(same, one.values(), two.values()))

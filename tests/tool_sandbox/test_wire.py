@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 
 import pytest
 from hypothesis import given
@@ -141,3 +142,15 @@ def test_a_closed_line_is_a_hang_up() -> None:
     left.close()
     with right, pytest.raises(wire.Hangup):
         wire.read_frame(right)
+
+
+def test_a_long_list_and_brackets_in_names_are_not_depth() -> None:
+    value = {"entries": [["[{" * 200 + '\\"[', "file", 1] for _ in range(5000)]}
+    assert wire.unpack_json(wire.pack_json(value))[0] == value
+
+
+def test_depth_of_hostile_text_is_told_in_linear_time() -> None:
+    for text in (b'"' + b'\\"' * 4_000_000, b'"' * 3_000_001, b"[]" * 4_000_000, b"[" * 101):
+        body = struct.pack("<HI", 1, len(text)) + text
+        with pytest.raises(wire.Malformed):
+            wire.unpack_json(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -21,6 +22,9 @@ _INTERRUPT = 0.5  # seconds an interrupted call has before it is killed
 _BORN = 5.0  # seconds a new branch has to report
 _ANSWER_MOST = 4096  # bytes; an interpreter that says more is broken or hostile
 _TIMEOUT = 1
+
+
+_ids = itertools.count(1)
 
 
 class Refused(Exception):
@@ -283,15 +287,19 @@ class _Talk:
         self._line = line
         self._pieces = wire.Assembler()
         self._heard = 0
+        self._id = 0  # of the question; an interpreter's first word answers none
         self.answer: dict[str, Any] = {}
         self.status: int | None = None
 
     def ask(self, head: dict[str, Any], blobs: list[bytes], wall: float, fds: Any = ()) -> bool:
         """Sends the question; False if the interpreter does not take it in time."""
         self._discard()
+        self._id = next(_ids) & 0xFFFFFFFF
         self._line.settimeout(max(0.01, wall))
         try:
-            wire.send_fds(self._line, wire.pack(wire.CALL, 1, wire.pack_json(head, *blobs)), fds)
+            wire.send_fds(
+                self._line, wire.pack(wire.CALL, self._id, wire.pack_json(head, *blobs)), fds
+            )
         except OSError:
             return False
         self._line.setblocking(False)
@@ -319,6 +327,8 @@ class _Talk:
             return True
         try:
             for frame in self._pieces.feed(data):
+                if frame.id != self._id:
+                    continue  # late, to a question that a forged answer had ended
                 self.answer, _ = wire.unpack_json(frame.body)
                 status = self.answer.get("status", 0)
                 if isinstance(status, int) and -64 <= status <= 255:

@@ -91,17 +91,14 @@ class PolicyGradient:
         self, batch: Batch, rewards: Tensor
     ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"], Bool[Tensor, "B T"]]:
         """Advantages, value targets, and where the critic is fitted."""
-        algo, mask = self.algo, batch.action_mask
-        everywhere = mask & ~batch.forced
+        algo, mask, everywhere = self.algo, batch.action_mask, batch.action_mask & ~batch.forced
         if algo.estimator == "group":
             scores = rewards.sum(-1)
             whole = losses.group_advantage(scores, batch.group, kind=GROUP_KINDS[algo.name])
-            nowhere = torch.zeros_like(mask)
-            return torch.where(mask, whole[:, None], 0.0), scores[:, None] * mask, nowhere
+            fitted = torch.zeros_like(mask)
+            return torch.where(mask, whole[:, None], 0.0), scores[:, None] * mask, fitted
         own = batch.values.get("value", torch.zeros_like(rewards))
-        flags = (batch.terminated, batch.truncated)
-        if algo.on_truncation == "terminate":
-            flags = (batch.terminated | batch.truncated, torch.zeros_like(batch.truncated))
+        flags = self._flags(batch)
         boot = batch.bootstrap.get("value", torch.zeros(len(batch), dtype=rewards.dtype))
         ahead = returns.next_values(own, *flags, bootstrap_value=boot, action_mask=mask)
         ids = self._unit_ids(batch)
@@ -140,6 +137,12 @@ class PolicyGradient:
                     rewards, *flags, ahead, gamma=rates, action_mask=mask
                 )
         return torch.where(mask, target - own, 0.0), target, everywhere
+
+    def _flags(self, batch: Batch) -> tuple[Bool[Tensor, "B T"], Bool[Tensor, "B T"]]:
+        """Terminated and truncated, as ``algo.on_truncation`` sees them."""
+        if self.algo.on_truncation == "terminate":
+            return batch.terminated | batch.truncated, torch.zeros_like(batch.truncated)
+        return batch.terminated, batch.truncated
 
     def _n_step(
         self,
