@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .envs.core import Env as Env
+    from .envs.registry import make as make
     from .envs.registry import register as register
 
 # Public name -> module that holds it; imported when asked for, so that `import palaestra` is light.

@@ -33,7 +33,7 @@ Imports = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
-class Mistake(Exception):  # noqa: N818 - it is the person's, not the program's
+class Mistake(Exception):
     """A wrong use of a command; the text says what was got, what was wanted, what to do."""
 
 

@@ -44,7 +44,7 @@ class EnvError(Exception):
     traceback: str = ""
 
 
-class EpisodeOver(EnvError):  # noqa: N818
+class EpisodeOver(EnvError):
     """The episode has ended (or none has begun): call `start` or `reset` first."""
 
 

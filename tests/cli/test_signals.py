@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,7 +61,7 @@ main.main(sys.argv[2:])
 
 
 @contextmanager
-def command(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def command(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=folder,

@@ -12,6 +12,7 @@ from palaestra.agents.shield import Grammar, Shield
 from palaestra.agents.solo import Solo
 from palaestra.agents.tiny import Tiny
 from palaestra.envs.small import KeyDoor
+from palaestra.envs.tokenizers import FragmentTokenizer
 from palaestra.rollout.engine import Engine, Start
 from palaestra.rollout.trajectory import Trajectory
 
@@ -30,7 +31,7 @@ def one_thread() -> Iterator[None]:
 def make_solo() -> MakeSolo:
     def make(*, max_tokens: int = 12, context: int = 400, exact: bool = False) -> Solo:
         env = KeyDoor()
-        assert env.tokenizer is not None
+        assert isinstance(env.tokenizer, FragmentTokenizer)
         model = Tiny("nano", env.tokenizer, (Head("value"),), context=context, seed=1)
         shield = None
         if env.grammar is not None:

@@ -243,7 +243,7 @@ def test_a_script_that_does_not_parse_is_refused(sandbox: Sandbox) -> None:
 def test_a_shared_script_works_says_so_and_warns_once(sandbox: Sandbox) -> None:
     from palaestra.tool_sandbox import script
 
-    script._warned.clear()
+    script._warned.clear()  # pyright: ignore[reportPrivateUsage]
     tests = Script("assert f(lambda: 1)() == 1", share=True)
     with pytest.warns(UserWarning, match="own process"):
         report = sandbox.grade("def f(g): return g", tests)
@@ -257,7 +257,7 @@ def test_a_shared_script_works_says_so_and_warns_once(sandbox: Sandbox) -> None:
 def test_shared_rows_forged_by_the_candidate_raise_nothing(sandbox: Sandbox) -> None:
     from palaestra.tool_sandbox import script
 
-    script._warned.add("share")
+    script._warned.add("share")  # pyright: ignore[reportPrivateUsage]
     forge = (
         "import sys\nframe = sys._getframe()\nwhile 'nonce' not in frame.f_locals:\n"
         "    frame = frame.f_back\nboard = frame.f_locals['board']\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_an_environment_without_grammar_has_no_shield(small_config: MakeConfig) 
 
         grammar = None
 
-        def menu(self) -> None:
+        def menu(self) -> Any:
             return None
 
     assert (

@@ -15,7 +15,7 @@ from palaestra.train.config import Config, load_run
 from palaestra.train.judge import Progress
 from palaestra.train.loop import train
 from palaestra.train.metrics import read
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 MakeConfig = Callable[..., Config]
 CLOCK = ("second", "time", "latency", "memory")

@@ -18,7 +18,7 @@ from palaestra.train import build, checkpoint
 from palaestra.train.config import Config, load, load_run, to_toml
 from palaestra.train.loop import Summary, starts, train
 from palaestra.train.metrics import read
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
 
 MakeConfig = Callable[..., Config]
 CLOCK = ("second", "time", "latency", "memory")
