@@ -3,8 +3,8 @@
     python benchmarks/envs.py
 
 The work: a session of nine calls of `echo` and an answer, with history. The loop knows only this
-environment: no schema, no validation, no credits, no limits on text, no seeds, no snapshots. Both are timed in turn
-in one process, in CPU time, and the ratio is the median over rounds.
+environment: no schema, no validation, no credits, no limits on text, no seeds, no snapshots. Both
+are timed in turn in one process, in CPU time, and the ratio is the median over rounds.
 """
 
 from __future__ import annotations
