@@ -199,9 +199,14 @@ def test_closing_from_another_thread_ends_what_runs() -> None:
     sandbox = Sandbox("cell", workers=1, preload=PRELOAD, limits=Limits(wall=60))
     sandbox.execute("1")
     found: list[str] = []
-    thread = threading.Thread(
-        target=lambda: found.append(sandbox.execute("while True: pass").reason)
-    )
+
+    def spin() -> None:
+        try:
+            found.append(sandbox.execute("while True: pass").reason)
+        except SandboxClosed:  # closed between taking the worker and handing over
+            found.append("lost")
+
+    thread = threading.Thread(target=spin)
     thread.start()
     while not sandbox._engine.pool._busy:  # pyright: ignore[reportPrivateUsage]
         pass
