@@ -118,7 +118,8 @@ def main() -> int:
     print(table(rows))
     print(json.dumps({"claim": "quick" if args.quick else "default", "pass": passed}))
     if args.write:
-        words = [word for word in sys.argv[1:] if word != "--write"]
+        words = ["--seeds", args.seeds] + (["--null", args.null] if args.null != "none" else [])
+        words += ["--quick"] if args.quick else []
         command = " ".join(["python benchmarks/learn_default.py", *words])
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(f"\n`{command}`\n\n{table(rows)}\n")
