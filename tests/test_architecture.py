@@ -106,6 +106,22 @@ def test_a_heavy_library_enters_by_one_door(room: str) -> None:
     assert not wrong, wrong
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_inside_the_package_imports_are_relative(room: str) -> None:
+    # ruff's banned-api could say this, but not in a clone whose folder is named palaestra
+    wrong: list[str] = []
+    for path in modules(room):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            if any(name.split(".")[0] == "palaestra" for name in names):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not wrong, wrong
+
+
 def test_the_guest_imports_nothing_but_itself_and_the_standard_library() -> None:
     wrong: list[str] = []
     for path in modules("tool_sandbox/guest"):
