@@ -57,6 +57,13 @@ def modules(room: str) -> Iterator[Path]:
     yield from sorted(path for path in (ROOT / room).rglob("*.py") if "_build" not in path.parts)
 
 
+def names_of(node: ast.Import | ast.ImportFrom) -> list[tuple[str, int]]:
+    """Names that an absolute import statement brings, with its line."""
+    if isinstance(node, ast.Import):
+        return [(alias.name, node.lineno) for alias in node.names]
+    return [(node.module or "", node.lineno)]
+
+
 def imports(path: Path, *, top_level: bool = False) -> Iterator[tuple[str, int]]:
     """Absolute dotted names that a module imports (its relative imports resolved)."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -112,13 +119,14 @@ def test_inside_the_package_imports_are_relative(room: str) -> None:
     wrong: list[str] = []
     for path in modules(room):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names: list[str] = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                names = [node.module or ""]
-            if any(name.split(".")[0] == "palaestra" for name in names):
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+            if isinstance(node, ast.Import) or (
+                isinstance(node, ast.ImportFrom) and not node.level
+            ):
+                wrong += [
+                    f"{path.relative_to(ROOT)}:{line} imports {name}"
+                    for name, line in names_of(node)
+                    if name.split(".")[0] == "palaestra"
+                ]
     assert not wrong, wrong
 
 
