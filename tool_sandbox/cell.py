@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import select
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, Literal, Protocol
 from . import wire
 from .limits import Language, Limits, Reason, Result
 from .outcome import Outcome, judge
+from .waiting import readable
 
 Mode = Literal["run", "calls", "judge", "candidate"]
 Fault = Literal["", "lost", "malformed", "memory", "unclean", "killed"]
@@ -301,7 +301,7 @@ class Cell:
         if self.ready is None or not self.alive:
             return not self.alive
         try:
-            return bool(select.select([self._control], [], [], 0)[0])
+            return bool(readable([self._control.fileno()], 0))
         except (OSError, ValueError):
             return True
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ from .cell import Cell, StartFailed
 from .errors import BackendFailed
 from .limits import Limits
 from .resources import Group, Groups
+from .waiting import readable
 
 _GUEST = Path(__file__).parent / "guest" / "zygote.py"
 ENVIRONMENT = {
@@ -102,7 +102,7 @@ def _ended(fds: Sequence[int], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     for fd in fds:
         left = max(0.0, deadline - time.monotonic())
-        if not select.select([fd], [], [], left)[0]:
+        if not readable([fd], left):
             return False
     return True
 

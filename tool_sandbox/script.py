@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import secrets
-import select
 import socket
 import symtable
 import warnings
@@ -23,6 +22,7 @@ from .guest import talk
 from .limits import Limits
 from .outcome import Outcome
 from .requests import check_code
+from .waiting import readable
 
 _TRIES = 3
 GRACE = 0.2  # seconds that one side has when the other has ended
@@ -115,7 +115,7 @@ def pair(bench: Cell, worker: Cell, judge: Request, server: Request) -> tuple[Ou
             raise
     sides = {bench.fileno(): worker, worker.fileno(): bench}
     with contextlib.suppress(OSError, ValueError):  # closed from another thread: `finish` says so
-        ended, _, _ = select.select(list(sides), [], [])
+        ended = readable(list(sides))
         if len(ended) == 1:
             sides[ended[0]].hurry(GRACE)
     return bench.finish(), worker.finish()
