@@ -7,7 +7,6 @@ import os
 import resource
 
 import pytest
-
 from palaestra.tool_sandbox.waiting import readable
 
 
