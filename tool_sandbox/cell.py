@@ -185,9 +185,9 @@ class Cell:
         self._id = next(self._ids) & 0xFFFFFFFF
         self._oom = self.keeper.oom_kills()
         frame = wire.pack(wire.RUN, self._id, wire.pack_order(self._order))
-        self._control.settimeout(GRACE + START)
         self._started = time.monotonic()
         try:
+            self._control.settimeout(GRACE + START)  # fails where another thread closed the cell
             wire.send_fds(self._control, frame, passed)
         except OSError:
             self.kill("lost")
