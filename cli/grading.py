@@ -38,7 +38,8 @@ def grade(
     tasks: Annotated[
         str,
         typer.Argument(
-            metavar="TASKS", help="A file of code tasks: our own, HumanEval, MBPP or QuixBugs."
+            metavar="TASKS",
+            help="A file of code tasks: our own, HumanEval, MBPP, CRUXEval, QuixBugs or Exercism.",
         ),
     ],
     reference: Annotated[

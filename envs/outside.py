@@ -257,9 +257,29 @@ def run_sandboxes(pendings: Sequence[Pending]) -> dict[Slot, ToolResult]:
         kind = grades if isinstance(request.work, GradeCall) else jobs
         kind.setdefault(id(sandbox), []).append((slot, request))
     for key, group in jobs.items():
-        found.update(run_jobs(sandboxes[key], group))
+        found.update(guarded(run_jobs, sandboxes[key], group))
     for key, group in grades.items():
-        found.update(run_grades(sandboxes[key], group))
+        found.update(guarded(run_grades, sandboxes[key], group))
+    return found
+
+
+def guarded(
+    work: Callable[[Sandbox, Sequence[tuple[Slot, Request]]], dict[Slot, ToolResult]],
+    sandbox: Sandbox,
+    group: Sequence[tuple[Slot, Request]],
+) -> dict[Slot, ToolResult]:
+    """Runs a batch; where that raises, each by itself, so that one spoils nobody else's answer."""
+    from ..tool_sandbox import BackendFailed, BadRequest
+
+    try:
+        return work(sandbox, group)
+    except (BackendFailed, BadRequest) as error:
+        if len(group) == 1:
+            slot, request = group[0]
+            return {slot: broken(request, error)}
+    found: dict[Slot, ToolResult] = {}
+    for member in group:
+        found.update(guarded(work, sandbox, [member]))
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..tool_sandbox import Calls, Case, Script, Tests
-from ..tool_sandbox.asserts import calls_from_asserts, calls_from_check
+from ..tool_sandbox.asserts import calls_from_assert, calls_from_asserts, calls_from_check
 from ..tool_sandbox.script import free_names
 from .rows import Task, TaskError, missing, read
 from .tasks import TaskSet
@@ -29,12 +29,24 @@ class Reference(NamedTuple):
         candidate: The solution, as an agent would hand it in.
         tests: What it must pass.
         before: Text that is graded in front of any candidate.
+        script: The same tests as test code, where `tests` are `Calls` that were read from it.
+        plain: Text that behind a candidate makes a whole program, which fails if it is wrong.
+        wrong: A program that the file says is wrong; empty where it has none.
     """
 
     id: str
     candidate: str
     tests: Tests
     before: str = ""
+    script: Script | None = None
+    plain: str = ""
+    wrong: str = ""
+
+    @property
+    def entry(self) -> str:
+        """The function that a prompt asked for; empty where the whole program was asked for."""
+        script = self.script or self.tests
+        return (script.call or "") if isinstance(script, Script) else ""
 
     def graded(self, candidate: str | None = None) -> tuple[str, Tests]:
         """What `Sandbox.grade_many` takes, for the solution or for another candidate."""
@@ -51,8 +63,8 @@ def references(source: str | PathLike[str]) -> list[Reference]:
     them; all others a `Script`.
 
     Args:
-        source: A file in the shape of `Code-v0`, HumanEval, MBPP or QuixBugs; or
-            "palaestra:NAME".
+        source: A file in the shape of `Code-v0`, HumanEval, MBPP, CRUXEval, QuixBugs or
+            Exercism's Python track; or "palaestra:NAME".
 
     Raises:
         TaskError: A row is of no known shape, or has no solution.
@@ -88,15 +100,21 @@ def _own(task: Task, _: str) -> Reference:
     rows: Sequence[Any] = task["tests"]
     codes = [row if isinstance(row, str) else str(row["code"]) for row in rows]
     setup = str(task.get("setup") or "")
-    tests = _asserts(codes, str(task["solution"]), task["entry_point"])
-    return Reference(task.id, _plain(task["solution"]), tests, f"{setup}\n" if setup else "")
+    found = _asserts(task.id, _plain(task["solution"]), codes, task["entry_point"])
+    return found._replace(before=f"{setup}\n" if setup else "")
 
 
 def _humaneval(task: Task, _: str) -> Reference:
     entry, source, prompt = task["entry_point"], _plain(task["test"]), _plain(task["prompt"])
     calls = calls_from_check(source, entry)
-    tests = calls if calls is not None else Script(source, prelude=prompt, call=entry)
-    return Reference(str(task["task_id"]), prompt + _plain(task["canonical_solution"]), tests)
+    script = Script(source, prelude=prompt, call=entry)
+    return Reference(
+        str(task["task_id"]),
+        prompt + _plain(task["canonical_solution"]),
+        script if calls is None else calls,
+        script=None if calls is None else script,
+        plain=f"\n{source}\ncheck({entry})\n",
+    )
 
 
 def _mbpp(task: Task, _: str) -> Reference:
@@ -104,20 +122,23 @@ def _mbpp(task: Task, _: str) -> Reference:
     codes = [
         _plain(code) for code in (*task["test_list"], *(task.get("challenge_test_list") or ()))
     ]
-    solution = _plain(task["code"])
-    name = task.get("task_id", task.id)
-    tests = _asserts(codes, solution, setup=setup)
-    return Reference(f"MBPP/{name}", solution, tests)
+    name = f"MBPP/{task.get('task_id', task.id)}"
+    return _asserts(name, _plain(task["code"]), codes, setup=setup)
 
 
 def _asserts(
-    codes: Sequence[str], solution: str, entry: str | None = None, setup: str = ""
-) -> Tests:
+    name: str, solution: str, codes: Sequence[str], entry: str | None = None, setup: str = ""
+) -> Reference:
     calls = None if setup else calls_from_asserts(codes, entry)
-    if calls is not None:
-        return calls
     source = "\n".join([setup, *codes])
-    return Script(source, names=_names(source, solution))
+    script = Script(source, names=_names(source, solution))
+    return Reference(
+        name,
+        solution,
+        script if calls is None else calls,
+        script=None if calls is None else script,
+        plain=f"\n{source}\n",
+    )
 
 
 def _names(source: str, solution: str) -> tuple[str, ...]:
@@ -131,7 +152,8 @@ def _names(source: str, solution: str) -> tuple[str, ...]:
 def _quixbugs(task: Task, helpers: str) -> Reference:
     graph = task["compare"] == "pytest"
     tests = _quixbugs_script(task) if graph else _quixbugs_calls(task)
-    return Reference(task["name"], task["fixed"], tests, helpers if graph else "")
+    before = helpers if graph else ""
+    return Reference(task["name"], task["fixed"], tests, before, wrong=task.get("buggy") or "")
 
 
 def _quixbugs_script(task: Task) -> Script:
@@ -168,6 +190,32 @@ def _quixbugs_calls(task: Task) -> Tests:
     )
 
 
+def _cruxeval(task: Task, _: str) -> Reference:
+    code = _plain(task["code"])
+    case = calls_from_assert(f"assert f({task['input']}) == {task['output']}")
+    if case is not None:
+        return Reference(str(task["id"]), code, Calls("f", (case,)))
+    # An input that is no plain data is part of the program; the output stays here.
+    code += f"\n\ndef answer():\n    return f({task['input']})\n"
+    expected = Case(expected=ast.literal_eval(task["output"]))
+    return Reference(str(task["id"]), code, Calls("answer", (expected,)))
+
+
+def _exercism(task: Task, _: str) -> Reference:
+    """The track's test file; helpers of it are its prelude, so it need not import them."""
+    ((file, stub),) = task["stub"].items()
+    (example,) = task["example"].values()
+    main = next(name for name in task["tests"] if name.endswith("_test.py"))
+    helpers = {name: text for name, text in (task["tests"] | task["extra"]).items() if name != main}
+    source = task["tests"][main]
+    for name in helpers:
+        module = re.escape(name.removesuffix(".py"))
+        source = re.sub(rf"^from {module} import .*\n", "", source, flags=re.M)
+    tests = Script(source, prelude="\n".join(helpers.values()), module=file.removesuffix(".py"))
+    wrong = "" if task["tests_pass_on_stub"] else stub  # two begin with a program that works
+    return Reference(task["slug"], example, tests, wrong=wrong)
+
+
 def _plain(text: Any) -> str:
     return str(text).replace("\r\n", "\n")
 
@@ -178,4 +226,6 @@ _READERS: Mapping[tuple[str, ...], Reader] = {
     ("text", "code", "test_list"): _mbpp,
     ("prompt", "code", "test_list"): _mbpp,
     ("prompt", "entry_point", "tests"): _own,
+    ("code", "input", "output"): _cruxeval,
+    ("slug", "stub", "example", "tests", "extra"): _exercism,
 }

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 _START = 60.0  # seconds an engine has to answer
@@ -74,8 +74,15 @@ def address(host: str | None) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def own_engine(program: str) -> Generator[str]:
+def own_engine(program: str, flags: Sequence[str] = ()) -> Generator[str]:
     """An engine on a socket and data folder of its own, ended and removed afterwards.
+
+    Args:
+        program: Of the engine.
+        flags: Further ones.
+
+    Yields:
+        What DOCKER_HOST should be; beside the socket lies a file `pid`.
 
     Raises:
         NoEngine: It does not come up, with its last words.
@@ -84,7 +91,7 @@ def own_engine(program: str) -> Generator[str]:
     folder.chmod(0o755)
     host = f"unix://{folder}/docker.sock"
     places = [f"--data-root={folder}/data", f"--exec-root={folder}/exec"]
-    command = [program, *_FLAGS, *places, f"--pidfile={folder}/pid", "-H", host]
+    command = [program, *_FLAGS, *flags, *places, f"--pidfile={folder}/pid", "-H", host]
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -100,6 +107,7 @@ def own_engine(program: str) -> Generator[str]:
         yield host
     finally:
         _end(process)
+        _unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -110,6 +118,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _unmount(folder: Path) -> None:
+    """What an engine that was killed has left mounted, the innermost first."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    places = [line.split()[1] for line in lines]
+    for place in sorted((one for one in places if one.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "-l", place], check=False, stderr=subprocess.DEVNULL)
 
 
 def provide_image(host: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from . import values
-from .cases import Calls, Case
+from .cases import By, Calls, Case
 
 _LARGEST = 10_000  # what arithmetic between literals may grow to, in bits or items
 _MAKERS = frozenset({"set", "frozenset", "tuple", "list", "dict", "float", "complex"})
@@ -43,10 +43,10 @@ def calls_from_assert(source: str, entry: str | None = None) -> Case | None:
     """Read one assert statement as a case.
 
     Forms, `f(...)` being a call of a plain name with literal arguments: `assert f(x) == y`,
-    `y == f(x)`, `f(x) is True` (False, None), `assert f(x)` and `assert not f(x)` (asked for as
-    equal to True and False), `abs(f(x) - y) < 1e-6` (also `<=`, `math.fabs`),
-    `math.isclose(f(x), y, ...)`. Literals: constants, signed numbers, containers, `set()`, names
-    of builtin types, arithmetic between literals.
+    `y == f(x)`, `f(x) is True` (False, None), `assert f(x)` and `assert not f(x)`,
+    `abs(f(x) - y) < 1e-6` (also `<=`, `math.fabs`), `math.isclose(f(x), y, ...)`. Literals:
+    constants, signed numbers, containers, `set()`, names of builtin types, arithmetic between
+    literals.
 
     Args:
         source: The statement.
@@ -129,11 +129,11 @@ def _from_statement(node: ast.stmt, entry: str | None) -> _Found | None:
 
 def _from_test(test: ast.expr) -> _Found:
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-        return _found(test.operand, False)
+        return _found(test.operand, False, by="truth")
     if isinstance(test, ast.Call):
         if _callee(test) in ("math.isclose", "isclose"):
             return _from_isclose(test)
-        return _found(test, True)
+        return _found(test, True, by="truth")
     if not isinstance(test, ast.Compare) or len(test.ops) != 1:
         raise _NotLiteral
     left, right = test.left, test.comparators[0]
@@ -142,14 +142,16 @@ def _from_test(test: ast.expr) -> _Found:
             call, literal = (right, left) if _is_literal(left) else (left, right)
             return _found(call, _literal(literal))
         case ast.Is() if isinstance(right, ast.Constant) and right.value in (True, False, None):
-            return _found(left, right.value)
+            return _found(left, right.value, by="identity")
         case ast.Lt() | ast.LtE():
             return _from_distance(left, _literal(right))
         case _:
             raise _NotLiteral
 
 
-def _found(call: ast.expr, expected: object, tolerance: float | None = None) -> _Found:
+def _found(
+    call: ast.expr, expected: object, tolerance: float | None = None, by: By = "equality"
+) -> _Found:
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise _NotLiteral
     if any(keyword.arg is None for keyword in call.keywords):
@@ -157,7 +159,8 @@ def _found(call: ast.expr, expected: object, tolerance: float | None = None) -> 
     args = tuple(map(_literal, call.args))
     kwargs = {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
     name = ast.unparse(call)
-    return _Found(call.func.id, Case(args, kwargs, expected, tolerance=tolerance, name=name[:80]))
+    case = Case(args, kwargs, expected, tolerance=tolerance, name=name[:80], by=by)
+    return _Found(call.func.id, case)
 
 
 def _from_distance(left: ast.expr, bound: object) -> _Found:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from .advice import advise
+from .advice import explain
 from .cell import Cell, StartFailed
 from .embedded import Embedded
 from .errors import BackendFailed, SandboxUnavailable
@@ -63,7 +63,12 @@ def isolation_of(cell: Cell, backend: Backend) -> Isolation:
     advice = ""
     if backend.lacks:
         missing.append("resource group")
-        advice = f"{backend.lacks}: memory is polled"
+        advice = (
+            f"memory is polled every 20 ms ({backend.lacks}); the kernel counts it for what runs "
+            "by: systemd-run --user --scope COMMAND"
+        )
+    if "shared folder" in missing:
+        advice = "Script, Fetch and Session.fork are refused: use an engine that sees our folders"
     level: Level = next(one for one in LEVELS if one == seen["level"])
     return Isolation(backend.name, level, layers, tuple(missing), advice)
 
@@ -82,9 +87,9 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
             backend = make()
             cell = backend.begin(limits)
             isolation = isolation_of(cell, backend)
-        except (StartFailed, BackendFailed) as problem:
+        except (StartFailed, BackendFailed, OSError) as problem:
             name = backend.name if backend is not None else "docker"
-            complaints.append(f"{name}: {problem}. {advise(problem)}")
+            complaints.append(f"{name}: {explain(problem)}")
             if cell is not None:
                 cell.close()
             if backend is not None:
@@ -93,7 +98,8 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
         if LEVELS.index(isolation.level) >= LEVELS.index(wish.minimum):
             _say(isolation)
             return backend, cell, isolation
-        complaints.append(f"{isolation.backend}: reaches {isolation.level} only")
+        words = f'{isolation.backend}: reaches "{isolation.level}" only'
+        complaints.append(f"{words}; {isolation.advice}" if isolation.advice else words)
         cell.close()
         backend.close()
     wanted = f'no backend reaches "{wish.minimum}" here'
@@ -116,8 +122,10 @@ def candidates(wish: Wish) -> list[Callable[[], Backend]]:
 
 
 def _docker(wish: Wish) -> Backend:
-    from .docker import Docker  # imports a heavy library, and only here
-
+    try:
+        from .docker import Docker  # imports a heavy library, and only here
+    except ImportError as problem:
+        raise StartFailed("library", 0, str(problem)) from None
     return Docker(wish.image, wish.preload, wish.readable)
 
 

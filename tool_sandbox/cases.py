@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from .limits import Result
 
 Mark = Literal["pass", "wrong", "raised", "timeout", "missing", "malformed"]
+By = Literal["equality", "truth", "identity"]
 MARKS: tuple[Mark, ...] = get_args(Mark)
 
 
@@ -23,6 +24,8 @@ class Case:
         raises: Name of the exception the call must raise instead.
         tolerance: Numbers may differ by it, relatively or absolutely; None compares exactly.
         name: For the verdict.
+        by: What is asked of the answer: that it equals `expected`, that it is as true or as untrue
+            (a bare `assert f(x)`), or that it is the same constant (`f(x) is None`).
     """
 
     args: tuple[object, ...] = ()
@@ -31,6 +34,7 @@ class Case:
     raises: str | None = None
     tolerance: float | None = None
     name: str = ""
+    by: By = "equality"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ class Report:
         passed: Every row passed, and there was at least one.
         score: Share of rows passed.
         verdicts: One a row.
-        result: The candidate's execution.
+        result: The candidate's execution; its reason is "lost" where the judge's worker was lost.
         integrity: "shared" where tests and candidate shared a process.
     """
 
@@ -114,12 +118,20 @@ class Report:
     integrity: Literal["separate", "shared"] = "separate"
 
 
+def _readable(verdict: Verdict) -> Verdict:
+    """The verdict with a detail that can be written anywhere: its words may be the candidate's."""
+    if verdict.detail.isascii():
+        return verdict
+    return replace(verdict, detail=verdict.detail.encode("utf-8", "replace").decode())
+
+
 def report(
     verdicts: tuple[Verdict, ...],
     result: Result,
     integrity: Literal["separate", "shared"] = "separate",
 ) -> Report:
     """Count the verdicts into a report."""
+    verdicts = tuple(map(_readable, verdicts))
     passed = sum(verdict.outcome == "pass" for verdict in verdicts)
     score = passed / len(verdicts) if verdicts else 0.0
     whole = bool(verdicts) and passed == len(verdicts)

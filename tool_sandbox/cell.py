@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from . import wire
+from .errors import SandboxError
+from .guest import turns
 from .limits import Language, Limits, Reason, Result
 from .outcome import Outcome, judge
+from .pieces import Collector
 from .waiting import readable
 
 Mode = Literal["run", "calls", "judge", "candidate"]
@@ -82,11 +87,12 @@ class Request:
 
 
 class StartFailed(Exception):
-    """A worker did not come up: the step that failed, its errno, and the words."""
+    """A worker did not come up: the step that failed, its errno, the words, and what mends it."""
 
-    def __init__(self, step: str, code: int, text: str) -> None:
+    def __init__(self, step: str, code: int, text: str, advice: str = "") -> None:
         self.step = step
         self.code = code
+        self.advice = advice  # empty: the step tells
         super().__init__(f"{step}: {text}")
 
 
@@ -136,6 +142,13 @@ class Cell:
         self._id = 0
         self._started = 0.0
         self._oom = 0
+        self._door = threading.Lock()
+        self._asked = False  # somebody waits for an answer
+
+    @property
+    def apart(self) -> str:
+        """Why no descriptor can be passed to this worker; empty where one can."""
+        return ""
 
     def fileno(self) -> int:
         """Readable when `finish` will not wait long (for select)."""
@@ -178,18 +191,24 @@ class Cell:
 
         Raises:
             BrokenPipeError: The cell was dead already; nothing ran.
+            SandboxError: It cannot be given the descriptors of this request; nothing ran.
         """
         self.wait_ready()
         passed = (*(() if request.broker < 0 else (request.broker,)), *request.fds)
+        if passed and self.apart:
+            for fd in passed:
+                os.close(fd)
+            raise SandboxError(f"{self.apart}: Script and Fetch need one; use a local engine")
         self._request, self._order = request, request.order()
+        self._asked = True
         self._id = next(self._ids) & 0xFFFFFFFF
-        self._oom = self.keeper.oom_kills()
         frame = wire.pack(wire.RUN, self._id, wire.pack_order(self._order))
         self._started = time.monotonic()
         try:
             self._control.settimeout(GRACE + START)  # fails where another thread closed the cell
             wire.send_fds(self._control, frame, passed)
         except OSError:
+            self._answered()
             self.kill("lost")
             raise BrokenPipeError("the cell was dead before it was asked") from None
         finally:
@@ -210,6 +229,11 @@ class Cell:
             return self._lost("malformed")
         except (wire.Hangup, OSError):
             return self._lost("lost")
+        except BaseException:  # the caller was interrupted: its answer must not reach the next
+            self.kill("killed")
+            raise
+        finally:
+            self._answered()
 
     async def aexecute(self, request: Request) -> Outcome:
         """As `execute`, without holding up the event loop; cancelling kills the execution."""
@@ -238,11 +262,13 @@ class Cell:
         except BaseException:
             self.kill("killed")
             raise
+        finally:
+            self._answered()
 
-    def _collector(self) -> wire.Collector:
-        return wire.Collector(len(self._order.fetch), self.limits.disk + 4096)
+    def _collector(self) -> Collector:
+        return Collector(len(self._order.fetch), self.limits.disk + 4096)
 
-    def _take(self, frame: wire.Frame, files: wire.Collector) -> Outcome | None:
+    def _take(self, frame: wire.Frame, files: Collector) -> Outcome | None:
         """One frame of a reply; the outcome, if it was the last."""
         if frame.id != self._id:
             raise wire.Malformed("an answer to another request")
@@ -257,7 +283,12 @@ class Cell:
         self.executions += 1
         if ending.retired:
             self.retired, self.fault = True, "unclean"
-        return judge(ending, request.want_value, request.fetch, files.files, self._order.cpu)
+        if wire.CAUSES[ending.cause] == "memory":
+            self._oom = self.keeper.oom_kills()  # blamed on this execution, not on a later one
+        shell = request.language == "shell"
+        return judge(
+            ending, request.want_value, request.fetch, files.files, self._order.cpu, shell=shell
+        )
 
     def _lost(self, fault: Fault) -> Outcome:
         # The kernel may have chosen pid 1 as its victim: its own count says so.
@@ -274,19 +305,29 @@ class Cell:
         except OSError:
             return  # it is dead: `finish` will say so
 
-    def call(self, head: Mapping[str, object], *blobs: bytes, wall: float) -> wire.Frame:
+    def recount(self) -> None:
+        """Forgets the kills for want of memory so far: the calls to come are not to blame."""
+        self._oom = self.keeper.oom_kills()
+
+    def call(self, kind: int, body: bytes, *, wall: float, fds: Sequence[int] = ()) -> wire.Frame:
         """One call of a session: its answer as a frame.
+
+        Args:
+            kind: Of the frame.
+            body: Of the frame.
+            wall: Seconds the call itself may take.
+            fds: Descriptors that travel with it; the caller keeps his.
 
         Raises:
             ConnectionError: The cell is lost; it has been killed.
         """
-        self.wait_ready()
         self._id = next(self._ids) & 0xFFFFFFFF
-        self._oom = self.keeper.oom_kills()
-        self._control.settimeout(wall + GRACE)
+        self._asked = True
         try:
-            self._control.sendall(wire.pack(wire.CALL, self._id, wire.pack_json(head, *blobs)))
-            frame = wire.read_frame(self._control)
+            if self._control.gettimeout() != wall + GRACE:
+                self._control.settimeout(wall + GRACE)
+            wire.send_fds(self._control, wire.pack(kind, self._id, body), fds)
+            frame = turns.read(self._control)
             if frame.kind != wire.ANSWER or frame.id != self._id:
                 raise wire.Malformed("an unexpected answer")
             return frame
@@ -295,6 +336,11 @@ class Cell:
             malformed = isinstance(problem, wire.Malformed)
             self.kill("memory" if memory else "malformed" if malformed else "lost")
             raise ConnectionError(self.fault) from None
+        except BaseException:
+            self.kill("killed")
+            raise
+        finally:
+            self._answered()
 
     def dead(self) -> bool:
         """Whether an idle cell has hung up."""
@@ -311,12 +357,27 @@ class Cell:
             self.alive = False
             self.fault = fault
             self.keeper.kill()
-            self._control.close()
+            self._hang()
 
     def hang_up(self) -> None:
         """Asks the cell to end; idle cells do so at once. `close` waits for it."""
         self.alive = False
-        self._control.close()
+        self._hang()
+
+    def _hang(self) -> None:
+        # Who waits in another thread or an event loop is woken by the shutdown, and by no close;
+        # the descriptor is theirs until they have seen it.
+        with self._door:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)
+            if not self._asked:
+                self._control.close()
+
+    def _answered(self) -> None:
+        with self._door:
+            self._asked = False
+            if not self.alive:
+                self._control.close()
 
     def close(self) -> None:
         """Ends the cell and frees what it held; idempotent."""

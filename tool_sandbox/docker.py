@@ -1,7 +1,9 @@
 """The same guest inside a hardened container; the only file that imports docker.
 
 One container per worker. Its first process is the guest's own pid 1; the host talks to it over a
-unix socket in a folder that only the two know, so nothing of ours passes through the engine.
+unix socket in a folder that only the two know, so nothing of ours passes through the engine. Where
+no folder is shared (an engine elsewhere, or in a virtual machine), the container's standard input
+and output are the line instead; they carry no descriptors.
 """
 
 from __future__ import annotations
@@ -10,34 +12,38 @@ import contextlib
 import io
 import itertools
 import os
-import shutil
 import socket
-import tempfile
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
-import docker.types
 
 from . import image as images
 from . import wire
+from .advice import explain
 from .cell import Cell, StartFailed
-from .embedded import ENVIRONMENT, FLAGS
+from .container import Contained, Container, wait_gone
+from .embedded import FLAGS
 from .errors import BackendFailed, BadRequest, SandboxUnavailable
-from .inspection import compare, open_oom_count, read_oom_count
-from .limits import Limits, MiB
-from .owners import BOOT, DOORS, OWNER, PID, boot_id, orphaned, own_pid, remove_doors
+from .flags import compare, hardening
+from .limits import Limits
+from .owners import BOOT, OWNER, PID, boot_id, orphaned, own_pid, remove_doors
+from .relay import Relay
 
 _START = 60.0  # seconds from the request for a container to its first word
-_OWN = 96 * MiB  # of the interpreter that waits in the container
 _FIRST_ID = 1_600_000_000  # no account has an id from here on; cells count from elsewhere
 _IDS = itertools.count()
+_GUEST = f"{images.INSIDE}/guest/zygote.py"
+
+
+class _NotShared(StartFailed):
+    """The container does not see the folder that the host has its socket in."""
 
 
 class Docker:
@@ -58,36 +64,37 @@ class Docker:
             StartFailed: No engine answers, or it lacks the image.
         """
         if readable:
-            raise StartFailed("readable", 0, "a container shows no path of the host; bake it in")
+            raise StartFailed("paths", 0, "a container shows no path of the host; bake it in")
         self._preload = list(preload)
-        self._owner = str(uuid.uuid4())
+        self._labels = {OWNER: str(uuid.uuid4()), PID: own_pid(), BOOT: boot_id()}
+        self._shared: bool | None = None  # whether a container sees our folders; None: not tried
         self._client: Any = connect()
         self._image = image or images.tag()
-        self._python = self._find(image)
-        self._remapped = "name=userns" in str(self._client.info().get("SecurityOptions"))
-        remove_orphans(self._client)
+        try:
+            self._found = self._find()
+            self._remapped = "name=userns" in str(self._client.info().get("SecurityOptions"))
+            remove_orphans(self._client)
+        except BaseException:
+            self._client.close()
+            raise
         remove_doors()
 
-    def _find(self, image: str | None) -> str:
+    def _find(self) -> Mapping[str, str]:
+        """The image's labels."""
         try:
             labels: Mapping[str, str] = self._client.images.get(self._image).labels
         except docker.errors.ImageNotFound:
-            made = "palaestra sandbox build --rootfs self, or palaestra sandbox build --from IMAGE"
-            raise StartFailed(
-                "image", 0, f"the engine lacks {self._image}; make it with: {made}"
-            ) from None
+            raise StartFailed("image", 0, f"the engine lacks {self._image}") from None
+        except (docker.errors.DockerException, OSError) as problem:
+            raise StartFailed("image", 0, f"the engine does not show it: {problem}") from None
         if images.PYTHON not in labels:
-            raise StartFailed(
-                "image",
-                0,
-                f"{image} has no label {images.PYTHON}; build it with: "
-                f"palaestra sandbox build --from {image}",
-            )
-        return labels[images.PYTHON]
+            words = f"{self._image} has no label {images.PYTHON}"
+            raise StartFailed("image", 0, words, f"palaestra sandbox build --from {self._image}")
+        return labels
 
     def begin(self, limits: Limits) -> Cell:
         """A worker whose container is starting in the background."""
-        keeper = Container(self._client)
+        keeper = Container()
         starting: Future[socket.socket] = Future()
         cell = Contained(limits, keeper, starting)
 
@@ -101,29 +108,13 @@ class Docker:
         return cell
 
     def _start(self, limits: Limits, keeper: Container) -> socket.socket:
-        user = _FIRST_ID + (os.getpid() * 256 + next(_IDS)) % 400_000_000
-        if self._remapped:
-            user = 65_535 - next(_IDS) % 60_000
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
-            path = keeper.open_door(door)
-            wanted = hardening(limits, user, path)
-            try:
-                container = self._client.containers.create(
-                    self._image,
-                    [self._python, *FLAGS, f"{images.INSIDE}/guest/zygote.py", "--contained",
-                     f"{images.DOOR}/control"],
-                    labels={OWNER: self._owner, PID: own_pid(), BOOT: boot_id()},
-                    **wanted,
-                )  # fmt: skip
-                keeper.container = container
-                container.start()
-                complaints = compare(container, wanted)
-            except docker.errors.APIError as problem:
-                raise StartFailed("container", 0, str(problem.explanation or problem)) from None
-            if complaints:
-                raise StartFailed("container", 0, f"the engine ignores: {', '.join(complaints)}")
-            control = self._answer(door, container)
-        os.unlink(path / "control")  # nobody else comes in
+        """The control of a container that is ready to be told what it is."""
+        try:
+            control = self._road(limits, keeper)
+        except docker.errors.APIError as problem:
+            raise StartFailed("container", 0, str(problem.explanation or problem)) from None
+        except (docker.errors.DockerException, OSError) as problem:
+            raise StartFailed("engine", 0, f"it does not answer any more: {problem}") from None
         plan = {
             "preload": self._preload,
             "memory": limits.memory,
@@ -136,23 +127,72 @@ class Docker:
         control.sendall(wire.pack(wire.SPAWN, 0, wire.pack_json(plan)))
         return control
 
-    @staticmethod
-    def _answer(door: socket.socket, container: Any) -> socket.socket:
-        """Wait for the guest's call."""
-        door.settimeout(0.5)
-        ends = time.monotonic() + _START
-        while time.monotonic() < ends:
+    def _road(self, limits: Limits, keeper: Container) -> socket.socket:
+        """Through a folder, where the engine sees ours; else through the engine."""
+        if self._shared is False:
+            return self._attach(limits, keeper)
+        try:
+            control = self._call_back(limits, keeper)
+        except _NotShared as problem:
+            if self._shared:
+                raise
+            keeper.release()
             try:
-                return door.accept()[0]
-            except TimeoutError:
-                with contextlib.suppress(docker.errors.NotFound):
-                    container.reload()
-                    if container.status in ("created", "running"):
-                        continue
-                raise StartFailed("container", 0, "it ended before its first word") from None
-        raise StartFailed(
-            "container", 0, "the guest does not call back; a remote engine shares no sockets"
-        )
+                control = self._attach(limits, keeper)
+            except StartFailed as other:
+                raise StartFailed(other.step, 0, f"{problem}; {other}", other.advice) from None
+            self._shared = False
+            return control
+        self._shared = True
+        return control
+
+    def _call_back(self, limits: Limits, keeper: Container) -> socket.socket:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as door:
+            path = keeper.open_door(door)
+            wanted = hardening(limits, self._user(), path, self._labels)
+            try:
+                container = self._create(keeper, wanted, f"{images.DOOR}/control")
+            except docker.errors.APIError as problem:
+                if "bind source path" in str(problem.explanation):
+                    raise _NotShared("container", 0, str(problem.explanation)) from None
+                raise
+            container.start()
+            self._check(container, wanted)
+            control = _answer(door, container)
+        os.unlink(path / "control")  # nobody else comes in
+        return control
+
+    def _attach(self, limits: Limits, keeper: Container) -> socket.socket:
+        if self._found.get(images.GUEST) != images.digest():
+            words = f"the engine shares no folder with us, and {self._image} holds another state"
+            raise StartFailed("image", 0, f"{words} of the guest")
+        wanted = hardening(limits, self._user(), None, self._labels)
+        container = self._create(keeper, wanted, "-")
+        streams = {"stdin": 1, "stdout": 1, "stream": 1}
+        keeper.relay = Relay(self._client.api.attach_socket(container.id, params=streams))
+        container.start()
+        self._check(container, wanted)
+        keeper.relay.start()
+        return keeper.relay.ours
+
+    def _create(self, keeper: Container, wanted: Mapping[str, Any], road: str) -> Any:
+        command = [self._found[images.PYTHON], *FLAGS, _GUEST, "--contained", road]
+        keeper.container = self._client.containers.create(self._image, command, **wanted)
+        return keeper.container
+
+    @staticmethod
+    def _check(container: Any, wanted: Mapping[str, Any]) -> None:
+        container.reload()
+        complaints = compare(container.attrs, wanted)
+        if complaints:
+            raise StartFailed("container", 0, f"the engine ignores: {', '.join(complaints)}")
+
+    def _user(self) -> int:
+        """An id that no account has and no other container: RLIMIT_NPROC counts by it."""
+        number = zlib.crc32(own_pid().encode()) + next(_IDS)  # pids alone repeat in containers
+        if self._remapped:
+            return 65_535 - number % 60_000
+        return _FIRST_ID + number % 400_000_000
 
     def close(self) -> None:
         """Lets the engine go; the containers are closed by whoever holds the cells."""
@@ -163,125 +203,55 @@ class Docker:
         self._client = None
 
 
-class Contained(Cell):
-    """A cell whose control socket comes once its container has called."""
-
-    def __init__(self, limits: Limits, keeper: Container, starting: Future[socket.socket]) -> None:
-        super().__init__(socket.socket(socket.AF_UNIX), limits, keeper)
-        self._starting = starting
-        self._changing = threading.Lock()
-
-    def wait_ready(self) -> Mapping[str, Any]:
-        """As in `Cell`; first for the container."""
-        if self.ready is None and not self._starting.cancelled():
-            try:
-                control = self._starting.result()
-            except BaseException:
-                self.kill("lost")
-                raise
-            with self._changing:
-                if control is not self._control:
-                    self._control.close()
-                    self._control = control
-        return super().wait_ready()
-
-    def close(self) -> None:
-        """As in `Cell`; a container that is still starting is waited for."""
-        with contextlib.suppress(Exception):
-            self._starting.result().close()
-        super().close()
-
-
-class Container:
-    """The keeper of one container and of the folder its socket stands in."""
-
-    def __init__(self, client: Any) -> None:
-        self.container: Any = None
-        self._client = client
-        self._folder = ""
-        self._oom = -1
-
-    def open_door(self, door: socket.socket) -> Path:
-        """Bind a socket in a folder that the container will see; gives the folder."""
-        prefix = f"{DOORS}{own_pid().replace(':', '-')}-"
-        self._folder = tempfile.mkdtemp(prefix=prefix)  # 700: nobody else comes near
-        path = Path(self._folder, "door")
-        path.mkdir()
-        door.bind(str(path / "control"))
-        door.listen(1)
-        os.chmod(path / "control", 0o666)
-        os.chmod(path, 0o711)
-        return path
-
-    def take(self, data: Mapping[str, Any], fds: Sequence[int]) -> None:
-        """A container sends no descriptors."""
-        for fd in fds:
-            os.close(fd)
-
-    def settle(self) -> None:
-        """Open the kernel's count of kills for memory, where this machine shows it."""
-        pid = self.container.attrs.get("State", {}).get("Pid", 0)
-        self._oom = open_oom_count(pid)
-
-    def oom_kills(self) -> int:
-        """The kernel's count, 0 where it is not shown."""
-        return 0 if self._oom < 0 else read_oom_count(self._oom)
-
-    def kill(self) -> None:
-        """Kill everything in the container."""
-        if self.container is not None:
-            with contextlib.suppress(docker.errors.APIError, OSError):
-                self.container.kill()
-
-    def release(self) -> None:
-        """Wait for the container's end; idempotent."""
-        container, self.container = self.container, None
-        if container is not None:
-            with contextlib.suppress(docker.errors.APIError, OSError):
-                container.remove(force=True)
-            _wait_gone(container)
-        if self._oom >= 0:
-            os.close(self._oom)
-            self._oom = -1
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = ""
-
-    def forget(self) -> None:
-        """In a forked copy of the trainer: the container is the parent's."""
-        if self._oom >= 0:
-            os.close(self._oom)
-            self._oom = -1
-        self.container, self._folder = None, ""
-
-
-def _wait_gone(container: Any) -> None:
-    ends = time.monotonic() + 10.0
+def _answer(door: socket.socket, container: Any) -> socket.socket:
+    """Wait for the guest's call."""
+    door.settimeout(0.5)
+    ends = time.monotonic() + _START
     while time.monotonic() < ends:
         try:
-            container.reload()
-        except (docker.errors.APIError, OSError):
-            return
-        time.sleep(0.01)
+            return door.accept()[0]
+        except TimeoutError:
+            with contextlib.suppress(docker.errors.NotFound):
+                container.reload()
+                if container.status in ("created", "running"):
+                    continue
+            raise _NotShared("container", 0, "it ended before its first word") from None
+    raise _NotShared("container", 0, "the guest does not call back")
 
 
 def connect() -> Any:
     """A client of the engine that DOCKER_HOST names, or the usual one.
 
     Raises:
-        StartFailed: None answers within 2 s.
+        StartFailed: None answers within 2 s; its code is the errno, 0 where there is none.
     """
     client = None
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
-        _knock(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+        _knock(host)
         client = docker.from_env(timeout=2)
         client.ping()
         client.api.timeout = 60
+        if host.startswith("unix://"):
+            _knock_first(client.api.get_adapter("http+docker://"), host)
     except (docker.errors.DockerException, OSError) as problem:
         if client is not None:
             client.close()
-        raise StartFailed("engine", 0, f"no docker engine answers: {problem}") from None
+        words = getattr(problem, "strerror", None) or problem
+        code = getattr(problem, "errno", None) or 0
+        raise StartFailed("engine", code, f"no docker engine answers at {host}: {words}") from None
     return client
+
+
+def _knock_first(adapter: Any, host: str) -> None:
+    """For an engine that dies later: each call to it knocks before."""
+    send = adapter.send
+
+    def knocking(*given: Any, **named: Any) -> Any:
+        _knock(host)
+        return send(*given, **named)
+
+    adapter.send = knocking
 
 
 def _knock(host: str) -> None:
@@ -290,40 +260,6 @@ def _knock(host: str) -> None:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(2)
             probe.connect(host.removeprefix("unix://"))
-
-
-def hardening(limits: Limits, user: int, door: Path) -> dict[str, Any]:
-    """The flags of a container; all of them are mandatory."""
-    mounts = [
-        docker.types.Mount(inside, str(path), type="bind", read_only=True)
-        for path, inside in (*images.guest_files().items(), (door, images.DOOR))
-    ]
-    size = limits.memory + _OWN
-    return {
-        "network_mode": "none",
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "read_only": True,
-        "user": f"{user}:{user}",
-        "pids_limit": limits.processes + 4,
-        "mem_limit": size,
-        "memswap_limit": size,
-        "nano_cpus": 1_000_000_000,
-        "ipc_mode": "private",
-        "shm_size": MiB,
-        "tmpfs": {
-            "/mnt": f"rw,exec,nosuid,nodev,size={limits.disk},nr_inodes={limits.inodes},"
-            f"mode=700,uid={user},gid={user}"
-        },
-        "ulimits": [docker.types.Ulimit(name="core", soft=0, hard=0)],
-        "log_config": docker.types.LogConfig(type="none"),
-        "init": False,
-        "auto_remove": True,
-        "environment": ENVIRONMENT,
-        "hostname": "sandbox",
-        "working_dir": "/",
-        "mounts": mounts,
-    }
 
 
 def remove_orphans(client: Any) -> int:
@@ -335,7 +271,7 @@ def remove_orphans(client: Any) -> int:
         if orphaned(container.labels):
             with contextlib.suppress(docker.errors.APIError):  # its own end may have come first
                 container.remove(force=True)
-            _wait_gone(container)
+            wait_gone(container)
             count += 1
     return count
 
@@ -362,12 +298,12 @@ def build(*, base: str | None = None, rootfs: str | None = None, tag: str | None
     try:
         client = connect()
     except StartFailed as problem:
-        raise SandboxUnavailable(str(problem)) from None
+        raise SandboxUnavailable(explain(problem)) from None
     try:
         if rootfs is not None:
             return _import(client, rootfs, name)
         return _build(client, base or images.DEFAULT, name)
-    except docker.errors.DockerException as problem:
+    except (docker.errors.DockerException, OSError) as problem:
         raise BackendFailed(f"the image was not built: {problem}") from None
     finally:
         client.close()
@@ -376,9 +312,8 @@ def build(*, base: str | None = None, rootfs: str | None = None, tag: str | None
 def _import(client: Any, rootfs: str, name: str) -> str:
     data, python = images.pack(rootfs)
     repository, _, version = name.rpartition(":")
-    client.api.import_image_from_data(
-        data, repository=repository, tag=version, changes=[f"LABEL {images.PYTHON}={python}"]
-    )
+    labels = [f"LABEL {key}={value}" for key, value in images.labels(python).items()]
+    client.api.import_image_from_data(data, repository=repository, tag=version, changes=labels)
     return name
 
 
@@ -387,6 +322,8 @@ def _build(client: Any, base: str, name: str) -> str:
         base, ["-c", images.search()], entrypoint="/bin/sh", network_mode="none", remove=True
     )
     python = found.decode().strip()
-    text = images.dockerfile(base, python).encode()
-    client.images.build(fileobj=io.BytesIO(text), tag=name, network_mode="none", rm=True)
+    context = io.BytesIO(images.context(base, python))
+    client.images.build(
+        fileobj=context, custom_context=True, tag=name, network_mode="none", rm=True
+    )
     return name

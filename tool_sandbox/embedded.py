@@ -9,16 +9,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from . import wire
+from . import owners, wire
 from .cell import Cell, StartFailed
-from .errors import BackendFailed
+from .errors import BackendFailed, SandboxClosed
 from .limits import Limits
 from .resources import Group, Groups
 from .waiting import readable
@@ -36,7 +35,8 @@ ENVIRONMENT = {
 FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _FIRST_ID = 1_000_000_000  # no account has an id from here on
 Mode = Literal["full", "reduced", "bare"]
-_END = 5.0  # seconds a killed process has to disappear
+_TRIES, _SPAN = 3, 10.0  # failed starts within so many seconds are the end
+_END = 5.0  # seconds that killed processes have to disappear
 
 
 class Processes:
@@ -63,8 +63,12 @@ class Processes:
         return 0 if self._group is None else self._group.oom_kills()
 
     def kill(self) -> None:
-        """Pid 1 first (the namespace dies with it), then the launcher."""
-        for fd in self._fds:
+        """Pid 1 first (the namespace dies with it), then the launcher.
+
+        Where there is no namespace the launcher is spared: whatever pid 1 leaves comes to it, and
+        it ends by itself when the last of them has.
+        """
+        for fd in self._fds[:1] if self._root else self._fds:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
         if self._group is not None:
@@ -74,7 +78,7 @@ class Processes:
         """Waits for both ends, then removes the group."""
         deadline = time.monotonic() + _END
         fds, self._fds = self._fds, []
-        if fds and not _ended(fds, min(1.0, _END)):
+        if fds and not _ended(fds, _END / 2 if self._root else _END / 5):
             for fd in fds:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
@@ -85,8 +89,8 @@ class Processes:
         if group is not None:
             group.remove()
         root, self._root = self._root, ""
-        if root:  # a tree a guest made can be deeper than Python walks
-            subprocess.run(["rm", "-rf", "--", root], check=False, stderr=subprocess.DEVNULL)
+        if root:
+            owners.remove_tree(root)
 
     def forget(self) -> None:
         """In a forked copy of the trainer: the descriptors go, the processes are not ours."""
@@ -116,8 +120,9 @@ class Zygote:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._errors = -1
-        self._starts: list[float] = []
+        self._failures: list[tuple[float, str]] = []
         self._lock = threading.Lock()
+        self._closed = False
         self.hello: Mapping[str, Any] = {}
 
     def spawn(self, plan: Mapping[str, object], fds: Sequence[int]) -> None:
@@ -126,10 +131,13 @@ class Zygote:
         Raises:
             BackendFailed: The zygote failed to start three times in ten seconds.
             StartFailed: It refuses to fork.
+            SandboxClosed: After `close`.
         """
         frame = wire.pack(wire.SPAWN, 0, wire.pack_json(plan))
         with self._lock:
-            for _ in range(3):
+            if self._closed:  # or a thread that comes late would start it again, for good
+                raise SandboxClosed("this sandbox is closed; make a new one")
+            for _ in range(_TRIES):
                 control = self._running()
                 try:
                     wire.send_fds(control, frame, fds)
@@ -139,16 +147,20 @@ class Zygote:
         raise BackendFailed("the zygote hangs up as soon as it is asked")
 
     def _running(self) -> socket.socket:
-        while self._control is None:
+        if self._control is None:
             now = time.monotonic()
-            self._starts = [start for start in self._starts if now - start < 10.0]
-            if len(self._starts) >= 3:
-                raise BackendFailed(f"the zygote failed three times in 10 s: {self._words()}")
-            self._starts.append(now)
-            self._start()
+            self._failures = [one for one in self._failures if now - one[0] < _SPAN]
+            if len(self._failures) >= _TRIES:
+                last = self._failures[-1][1]
+                raise BackendFailed(f"the zygote failed {_TRIES} times in {_SPAN:.0f} s: {last}")
+            try:
+                self._control = self._start()
+            except StartFailed as problem:
+                self._failures.append((now, str(problem)))
+                raise
         return self._control
 
-    def _start(self) -> None:
+    def _start(self) -> socket.socket:
         ours, theirs = socket.socketpair()
         self._errors = os.memfd_create("zygote", os.MFD_CLOEXEC)
         command = [self._python, *FLAGS, str(_GUEST), str(theirs.fileno())]
@@ -179,7 +191,7 @@ class Zygote:
             raise StartFailed(
                 "preload", 0, f"module {self.hello['culprit']!r} starts threads; leave it out"
             )
-        self._control = ours
+        return ours
 
     def _words(self) -> str:
         if self._errors < 0:
@@ -209,6 +221,7 @@ class Zygote:
     def close(self) -> None:
         """Ends it; idempotent. Cells that still live go on."""
         with self._lock:
+            self._closed = True
             self._stop()
 
     def forget(self) -> None:
@@ -252,6 +265,8 @@ class Embedded:
         self._mode: Mode = mode
         self.name = "process" if mode == "bare" else "cell"
         self._groups = Groups()
+        if mode != "full":
+            owners.remove_folders(owners.ROOTS)
         self._ids = itertools.count()
 
     def begin(self, limits: Limits) -> Cell:
@@ -262,7 +277,7 @@ class Embedded:
             StartFailed: It refuses.
         """
         group = self._groups.make(limits)
-        root = "" if self._mode == "full" else tempfile.mkdtemp(prefix="palaestra-")
+        root = "" if self._mode == "full" else _folder()
         ours, theirs = socket.socketpair()
         names, fds = ["control"], [theirs.fileno()]
         passed = {} if group is None else group.descriptors()
@@ -306,6 +321,14 @@ class Embedded:
     def forget(self) -> None:
         """In a forked copy of the trainer."""
         self.zygote.forget()
+
+
+def _folder() -> str:
+    """A new folder for a worker without a root file system of its own."""
+    try:
+        return owners.make_folder(owners.ROOTS)
+    except OSError as problem:
+        raise StartFailed("temporary folder", problem.errno or 0, str(problem)) from None
 
 
 def _first_id() -> int:

@@ -11,9 +11,11 @@ from collections.abc import Generator
 from dataclasses import replace
 
 from . import wire
+from .advice import explain
 from .backends import Backend, Wish, choose, isolation_of
-from .cell import Cell, Request, StartFailed
+from .cell import START, Cell, Request, StartFailed
 from .errors import BackendFailed, BadRequest, SandboxClosed, SandboxError
+from .guest import turns
 from .limits import LEVELS, Isolation, Limits, MiB
 from .network import Broker
 from .outcome import Outcome
@@ -111,7 +113,7 @@ class Engine:
         try:
             cell = pool.acquire(wanted)
         except StartFailed as problem:
-            raise BackendFailed(f"no worker comes up: {problem}") from None
+            raise BackendFailed(f"no worker comes up: {explain(problem)}") from None
         try:
             yield cell
         finally:
@@ -127,7 +129,7 @@ class Engine:
                     outcome = cell.execute(self._connected(request))
                 except BrokenPipeError:
                     continue  # it had died while idle; nothing ran
-            self._count(cell, request, outcome, started - asked, time.monotonic() - started)
+            self.count(cell, request, outcome, started - asked, time.monotonic() - started)
             return outcome
         raise BackendFailed("workers die as soon as they are asked")
 
@@ -139,7 +141,7 @@ class Engine:
             try:
                 cell = await self.pool.aacquire(request.limits)
             except StartFailed as problem:
-                raise BackendFailed(f"no worker comes up: {problem}") from None
+                raise BackendFailed(f"no worker comes up: {explain(problem)}") from None
             started = time.monotonic()
             try:
                 outcome = await cell.aexecute(self._connected(request))
@@ -147,18 +149,20 @@ class Engine:
                 continue
             finally:
                 self.pool.release(cell)
-            self._count(cell, request, outcome, started - asked, time.monotonic() - started)
+            self.count(cell, request, outcome, started - asked, time.monotonic() - started)
             return outcome
         raise BackendFailed("workers die as soon as they are asked")
 
-    def count(self, outcome: Outcome) -> None:
-        """Counts an execution that a borrowed worker ran."""
-        self.counters.executed(outcome.result, 0.0, outcome.result.wall, 0)
-
-    def _count(
+    def count(
         self, cell: Cell, request: Request, outcome: Outcome, dispatch: float, total: float
     ) -> None:
-        size = len(request.code) + len(request.stdin) + sum(map(len, request.files.values()))
+        """Counts an execution, its seconds from asking to handing over and from there to its end.
+
+        Raises:
+            BackendFailed: Fresh workers answer in frames that do not parse.
+        """
+        size = len(request.code) + len(request.stdin) + len(request.payload)
+        size += sum(map(len, request.files.values()))
         self.counters.executed(outcome.result, dispatch, total, size)
         if cell.fault != "malformed":
             self._malformed = 0
@@ -189,31 +193,42 @@ class Engine:
         most = _available() // 2 // _SESSION_SHARE
         if len(self._cells) >= most:
             raise BadRequest(f"{len(self._cells)} sessions are open; this machine bears {most}")
-        try:
-            cell = self._begin(wanted)
-            self.counters.note("cells_started")
-            cell.wait_ready()
-        except StartFailed as problem:
-            raise BackendFailed(f"no worker comes up: {problem}") from None
-        try:
-            self._inspect(cell)
-        except BaseException:
-            cell.close()
-            raise
+        cell = self._ready(wanted)
         with self._lock:
             self._cells.add(cell)
             late = self.closed
+        self.counters.note("sessions_open")
         if late:  # `close` came between, and did not see this one
             self.end_session(cell)
             raise SandboxClosed("this sandbox was closed while the session opened")
-        self.counters.note("sessions_open")
-        shared = Shared(cell, wanted, self.counters, _Ending(self, cell))
+        shared = Shared(cell, wanted, self.counters, _Ending(self, cell), self._broker)
+        opening = turns.Question(turns.OPEN, text=_session_order(wanted, files))
         try:
-            shared.ask({"op": "open"}, _session_order(wanted, files))
+            shared.send(turns.TURN, turns.pack(opening), START)
         except ConnectionError:
             shared.drop(1)
             raise SandboxError("the session's worker was lost while it opened") from None
         return Session(shared, 1)
+
+    def _ready(self, limits: Limits) -> Cell:
+        """A cell of its own for a session; tried again where the zygote died while it was asked."""
+        failure: StartFailed | None = None
+        for _ in range(_TRIES):
+            cell = None
+            try:
+                cell = self._begin(limits)
+                self.counters.note("cells_started")
+                cell.wait_ready()
+                self._inspect(cell)
+                return cell
+            except BaseException as problem:
+                if cell is not None:
+                    cell.close()
+                if not isinstance(problem, StartFailed):
+                    raise
+                failure = problem
+        assert failure is not None
+        raise BackendFailed(f"no worker comes up: {explain(failure)}")
 
     def end_session(self, cell: Cell) -> None:
         """The last branch of a session is gone; so is its cell."""

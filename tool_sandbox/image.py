@@ -1,7 +1,7 @@
-"""The image of the docker backend: an interpreter, a shell, and nothing of ours.
+"""The image of the docker backend: an interpreter, a shell, and the guest's own files.
 
-The guest's own files are mounted when a container starts; the tag names their state, so that an
-image is known to have been tried with them.
+The tag names the state of these files. Where the engine shares our folders, those of here are
+mounted over them, so that another image serves too; where it does not, they are what runs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .errors import BadRequest
 
 REPOSITORY = "palaestra-sandbox"
 PYTHON = "palaestra.python"  # label: the interpreter's path inside
+GUEST = "palaestra.guest"  # label: the state of the guest's files inside
 DEFAULT = "python:3.12-slim"
 HERE = Path(__file__).parent
 INSIDE = "/opt/palaestra/tool_sandbox"  # where the guest's files are mounted
@@ -40,22 +41,39 @@ _LEFT_OUT = frozenset(
         *("site-packages", "dist-packages", "__pycache__"),
     )
 )
+SHARED = ("kinds.py", "reading.py", "values.py", "wire.py")  # of host and guest
 _FOLDERS = ("dev", "etc", "mnt", "proc", "run", "sys", "var", DOOR.strip("/"), INSIDE.strip("/"))
 _PASSWD = "root:x:0:0::/:/bin/false\nguest:x:1000:1000::/mnt/data:/bin/sh\n"
 
 
 def guest_files() -> dict[Path, str]:
     """The guest's own files: path here -> path inside."""
-    found = {HERE / name: f"{INSIDE}/{name}" for name in ("values.py", "wire.py")}
+    found = {HERE / name: f"{INSIDE}/{name}" for name in SHARED}
     return {**found, HERE / "guest": f"{INSIDE}/guest"}
+
+
+def baked_files() -> dict[Path, str]:
+    """Each of the guest's own files by itself: path here -> path inside."""
+    names = sorted(path.relative_to(HERE) for path in (HERE / "guest").glob("*.py"))
+    return {HERE / name: f"{INSIDE}/{name}" for name in (*names, *map(Path, SHARED))}
+
+
+def digest() -> str:
+    """The state of the guest's files."""
+    found = hashlib.sha256()
+    for path in sorted(baked_files()):
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def tag() -> str:
     """Name of the image for the guest as it is now."""
-    digest = hashlib.sha256()
-    for path in sorted((*(HERE / "guest").glob("*.py"), HERE / "values.py", HERE / "wire.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return f"{REPOSITORY}:{digest.hexdigest()[:12]}"
+    return f"{REPOSITORY}:{digest()}"
+
+
+def labels(python: str) -> dict[str, str]:
+    """What is written on an image."""
+    return {PYTHON: python, GUEST: digest()}
 
 
 def dockerfile(base: str, python: str) -> str:
@@ -65,14 +83,35 @@ def dockerfile(base: str, python: str) -> str:
             f"FROM {base}",
             "USER 0:0",
             "RUN rm -rf /tmp && ln -s mnt/.tmp /tmp",
-            f"RUN mkdir -p /mnt {DOOR} {INSIDE}",
-            f"LABEL {PYTHON}={python}",
+            f"RUN mkdir -p /mnt {DOOR} && rm -rf {INSIDE}",
+            f"COPY {INSIDE[1:]} {INSIDE}",
+            *(f"LABEL {key}={value}" for key, value in labels(python).items()),
             "WORKDIR /",
             "ENTRYPOINT []",
             "CMD []",
             "",
         )
     )
+
+
+def context(base: str, python: str) -> bytes:
+    """The Dockerfile and the guest's files, as a tar archive."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        _add(archive, "Dockerfile", dockerfile(base, python).encode())
+        _bake(archive)
+    return buffer.getvalue()
+
+
+def _bake(archive: tarfile.TarFile) -> None:
+    for path, inside in baked_files().items():
+        _add(archive, inside.lstrip("/"), path.read_bytes())
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = _entry(name, tarfile.REGTYPE, 0o644)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))
 
 
 def search() -> str:
@@ -118,15 +157,21 @@ def pack(rootfs: str) -> tuple[bytes, str]:
                 raise BadRequest(f'rootfs is {rootfs!r}; give a folder, or "self"')
             for entry in sorted(os.listdir(rootfs)):
                 if entry != "tmp":
-                    archive.add(os.path.join(rootfs, entry), entry)
+                    archive.add(os.path.join(rootfs, entry), entry, filter=_not_ours)
         names = set(archive.getnames())
         for folder in _FOLDERS:
             if folder not in names:
                 archive.addfile(_entry(folder, tarfile.DIRTYPE, 0o755))
+        _bake(archive)
         link = _entry("tmp", tarfile.SYMTYPE, 0o777)
         link.linkname = "mnt/.tmp"
         archive.addfile(link)
     return buffer.getvalue(), find_python(names)
+
+
+def _not_ours(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """A root file system may be an image's that was built before: its guest is not taken over."""
+    return None if f"/{info.name}/".startswith(f"{INSIDE}/") else info
 
 
 def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
@@ -189,9 +234,7 @@ class _Gatherer:
             self._archive.addfile(info, file)
 
     def _text(self, name: str, text: str) -> None:
-        info = _entry(name, tarfile.REGTYPE, 0o644)
-        info.size = len(text)
-        self._archive.addfile(info, io.BytesIO(text.encode()))
+        _add(self._archive, name, text.encode())
 
 
 def libraries(binaries: Sequence[str]) -> Iterator[str]:

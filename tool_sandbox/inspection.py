@@ -1,42 +1,10 @@
-"""What the engine and the kernel show of a container."""
+"""What the kernel shows of a container's memory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-
-def compare(container: Any, wanted: Mapping[str, Any]) -> list[str]:
-    """The mandatory flags that a container does not show; empty when all hold."""
-    container.reload()
-    config: Mapping[str, Any] = container.attrs["Config"]
-    host: Mapping[str, Any] = container.attrs["HostConfig"]
-    seen = {
-        "network_mode": host["NetworkMode"],
-        "cap_drop": host["CapDrop"],
-        "security_opt": host["SecurityOpt"],
-        "read_only": host["ReadonlyRootfs"],
-        "user": config["User"],
-        "pids_limit": host["PidsLimit"],
-        "mem_limit": host["Memory"],
-        "memswap_limit": host["MemorySwap"],
-        "nano_cpus": host["NanoCpus"],
-        "ipc_mode": host["IpcMode"],
-        "shm_size": host["ShmSize"],
-        "tmpfs": host["Tmpfs"],
-        "init": bool(host["Init"]),
-    }
-    wrong = [name for name, value in seen.items() if value != wanted[name]]
-    if host["Privileged"]:
-        wrong.append("privileged")
-    if host["LogConfig"]["Type"] != "none":
-        wrong.append("log_config")
-    if any(mount["RW"] for mount in container.attrs["Mounts"] if mount["Type"] == "bind"):
-        wrong.append("mounts")
-    return wrong
 
 
 def open_oom_count(pid: int) -> int:

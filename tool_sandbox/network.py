@@ -7,27 +7,35 @@ channel of its width.
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import http.client
 import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
+from .cassette import Answer, Cassette
 from .errors import BadRequest
 from .limits import MiB
 
 _LINE = 8192  # bytes of a question
 _REDIRECTS = 5
+_DECODINGS = 5  # a path that is encoded more often is refused
 _PORTS = {"http": 80, "https": 443}
+# Refused besides what `ipaddress` knows, which differs between versions of Python: protocol
+# assignments and 6to4 relays; addresses that stand for an IPv4 address somewhere else (compatible,
+# NAT64, 6to4, Teredo).
+_SPECIAL = [ipaddress.ip_network(text) for text in (
+    *("192.0.0.0/24", "192.88.99.0/24", "::/96", "64:ff9b::/96", "64:ff9b:1::/48"),
+    *("2002::/16", "2001::/32"),
+)]  # fmt: skip
 _HEADERS = {"User-Agent": "palaestra", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -37,9 +45,9 @@ class Fetch:
 
     Attributes:
         allow: URL prefixes, such as "https://docs.python.org/3/"; each with scheme and host.
-        max_bytes: Bytes of all bodies of one execution.
+        max_bytes: Bytes of all bodies of one execution, or of one call of a session.
         wall: Seconds of one request, redirects included.
-        calls: Requests of one execution.
+        calls: Requests of one execution, or of one call of a session.
         cassette: A file in which answers are recorded, and from which they are replayed.
 
     Raises:
@@ -53,11 +61,18 @@ class Fetch:
     cassette: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.allow, str) or not isinstance(self.allow, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadRequest(f"Fetch.allow is {self.allow!r}; give a tuple of URL prefixes")
         for prefix in self.allow:
-            if target_of(prefix) is None:
+            target = target_of(prefix)
+            if target is None or target.query or "?" in prefix or "#" in prefix:
                 raise BadRequest(f"Fetch.allow holds {prefix!r}; give http(s)://host/path")
-        if not (self.max_bytes > 0 and 0 < self.wall < 3600 and self.calls > 0):
-            raise BadRequest("Fetch: max_bytes, wall and calls must be positive")
+        bounds = {"max_bytes": 15 * MiB, "wall": 3600, "calls": 1_000_000}
+        for name, most in bounds.items():
+            value: object = getattr(self, name)
+            kinds = (int, float) if name == "wall" else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= most:
+                raise BadRequest(f"Fetch.{name} is {value!r}; give more than 0 and at most {most}")
 
 
 class Target(NamedTuple):
@@ -90,7 +105,9 @@ def target_of(url: str) -> Target | None:
     >>> target_of("https://docs.python.org/3/%2e%2e/x") is None
     True
     """
-    if not url.isascii() or any(ord(c) <= 32 or c in '\\<>"' for c in url):
+    if not isinstance(url, str) or not url.isascii():  # pyright: ignore[reportUnnecessaryIsInstance]
+        return None
+    if any(c <= " " or c in '\\<>"\x7f' for c in url):
         return None
     try:
         parts = urlsplit(url)
@@ -101,18 +118,27 @@ def target_of(url: str) -> Target | None:
     if parts.scheme not in _PORTS or not host or "@" in parts.netloc:
         return None
     path = parts.path or "/"
-    decoded = unquote(unquote(path))
-    if any(part in (".", "..") for part in decoded.split("/")) or "\\" in decoded:
+    if port == 0 or not _is_plain(path):
         return None
     return Target(parts.scheme, host.rstrip("."), port or _PORTS[parts.scheme], path, parts.query)
 
 
-class Answer(NamedTuple):
-    """What a server said."""
-
-    status: int
-    body: bytes
-    location: str = ""
+def _is_plain(path: str) -> bool:
+    """Whether no server, however often it decodes, finds another folder in a path than we do."""
+    for _ in range(_DECODINGS):
+        try:
+            decoded = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            return False  # overlong forms of dots and slashes are such
+        parts = decoded.replace("\\", "/").split("/")
+        if any(part.partition(";")[0] in (".", "..") for part in parts):
+            return False
+        if "\\" in decoded or any(c < " " or c == "\x7f" for c in decoded):
+            return False
+        if decoded == path:
+            return True
+        path = decoded
+    return False
 
 
 Transport = Callable[[Target, str, int, float], Answer]
@@ -146,9 +172,15 @@ def is_public(address: str) -> bool:
     [True, False, False, False]
     """
     parsed = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-        parsed = parsed.ipv4_mapped
-    return parsed.is_global and not parsed.is_multicast
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed
+    if any(parsed in network for network in _SPECIAL):
+        return False
+    return parsed.is_global and not (parsed.is_multicast or _is_site_local(parsed))
+
+
+def _is_site_local(parsed: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return isinstance(parsed, ipaddress.IPv6Address) and parsed.is_site_local
 
 
 def transport(target: Target, address: str, most: int, wall: float) -> Answer:
@@ -156,55 +188,65 @@ def transport(target: Target, address: str, most: int, wall: float) -> Answer:
 
     Raises:
         OSError: The connection failed, or took too long.
-        http.client.HTTPException: The server speaks no HTTP.
+        http.client.HTTPException: The server speaks no HTTP, or hung up in the middle.
     """
     deadline = time.monotonic() + wall
-    plain = socket.create_connection((address, target.port), timeout=wall)
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=wall)
+    connection = http.client.HTTPConnection(target.host, target.port)
+    line = connection.sock = socket.create_connection((address, target.port), timeout=wall)
+    if target.scheme == "https":
+        line = connection.sock = ssl.create_default_context().wrap_socket(
+            line, server_hostname=target.host, do_handshake_on_connect=False
+        )
+    # A time-out of the socket begins anew with every byte; this one does not.
+    over = threading.Event()
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), _cut, (line, over))
+    timer.daemon = True
+    timer.start()
     try:
-        connection.sock = plain
-        if target.scheme == "https":
-            context = ssl.create_default_context()
-            connection.sock = context.wrap_socket(plain, server_hostname=target.host)
-        path = target.path + (f"?{target.query}" if target.query else "")
-        connection.request("GET", path, headers=_HEADERS)
-        response = connection.getresponse()
-        body = bytearray()
-        while len(body) <= most and (piece := response.read1(1 << 16)):
-            body += piece
-            if time.monotonic() > deadline:
-                raise TimeoutError
-        return Answer(response.status, bytes(body), response.getheader("Location") or "")
+        return _get(connection, target, most)
     finally:
+        timer.cancel()
+        timer.join()
         connection.close()
-        plain.close()
+        if over.is_set():  # whatever came of it: half a head reads like a whole one
+            raise TimeoutError
 
 
-class Cassette:
-    """Answers on file, one JSON object a line."""
+def _cut(line: socket.socket, over: threading.Event) -> None:
+    over.set()
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(line, socket.SHUT_RDWR)  # a TLS one's own would pull its rug away
 
-    def __init__(self, path: str | PathLike[str]) -> None:
-        self._path = os.fspath(path)
-        self._lock = threading.Lock()
-        self._known: dict[str, Answer] = {}
-        if os.path.exists(self._path):
-            with open(self._path, encoding="utf-8") as file:
-                for line in file:
-                    row: dict[str, Any] = json.loads(line)
-                    body = base64.b64decode(row["body"])
-                    self._known[row["url"]] = Answer(row["status"], body)
 
-    def find(self, url: str) -> Answer | None:
-        """The recorded answer."""
-        return self._known.get(url)
+def _get(connection: http.client.HTTPConnection, target: Target, most: int) -> Answer:
+    if isinstance(connection.sock, ssl.SSLSocket):
+        connection.sock.do_handshake()
+    path = target.path + (f"?{target.query}" if target.query else "")
+    connection.request("GET", path, headers=_HEADERS)
+    response = connection.getresponse()
+    body = bytearray()
+    while len(body) <= most and (piece := response.read1(1 << 16)):
+        body += piece
+    if len(body) <= most and response.length:
+        raise http.client.IncompleteRead(bytes(body), response.length)
+    return Answer(response.status, bytes(body), response.getheader("Location") or "")
 
-    def add(self, url: str, answer: Answer) -> None:
-        """Records an answer."""
-        body = base64.b64encode(answer.body).decode()
-        line = json.dumps({"url": url, "status": answer.status, "body": body})
-        with self._lock, open(self._path, "a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
-            self._known[url] = answer
+
+def _url_in(question: bytes) -> str:
+    try:
+        data: object = json.loads(question)
+    except (ValueError, RecursionError):
+        raise Refusal("the question is no JSON") from None
+    if not isinstance(data, str):
+        raise Refusal("the question is no URL")
+    return data
+
+
+def _join(base: str, location: str) -> str:
+    try:
+        return urljoin(base, location)
+    except ValueError:
+        return ""  # no URL, and so not allowed
 
 
 class Broker:
@@ -234,6 +276,22 @@ class Broker:
         thread.start()
         return theirs.detach()
 
+    @contextlib.contextmanager
+    def lend(self) -> Generator[int]:
+        """A descriptor for one call of a session, where programs outlive their call.
+
+        With the call the line ends, however many copies of the descriptor are left over there.
+        """
+        ours, theirs = socket.socketpair()
+        name = "palaestra-fetch"
+        threading.Thread(target=self._serve, args=(ours,), name=name, daemon=True).start()
+        try:
+            with theirs:
+                yield theirs.fileno()
+        finally:
+            with contextlib.suppress(OSError):  # the other side has closed it
+                ours.shutdown(socket.SHUT_RDWR)
+
     def _serve(self, line: socket.socket) -> None:
         calls, left = self._fetch.calls, self._fetch.max_bytes
         with line, line.makefile("rb") as questions:
@@ -251,19 +309,14 @@ class Broker:
         try:
             if calls < 0:
                 raise Refusal(f"more than {self._fetch.calls} calls")
-            data: object = json.loads(question)
-            if not isinstance(data, str):
-                raise Refusal("the question is no URL")
-            answer = self._get(data, left)
+            answer = self._get(_url_in(question), left)
             if len(answer.body) > left:
                 raise Refusal(f"more than {self._fetch.max_bytes} bytes")
             return answer
         except Refusal as problem:
             return Answer(0, str(problem).encode())
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             return Answer(0, b"the server cannot be reached")
-        except (ValueError, RecursionError):
-            return Answer(0, b"the question is no JSON")
 
     def _get(self, url: str, left: int) -> Answer:
         asked = self._checked(url)
@@ -280,9 +333,9 @@ class Broker:
             answer = self._carrier(target, address, left, wall)
             if answer.status not in (301, 302, 303, 307, 308) or not answer.location:
                 if self._cassette is not None and len(answer.body) <= left:
-                    self._cassette.add(asked.url, answer)
+                    return self._cassette.add(asked.url, answer)
                 return answer
-            target = self._checked(urljoin(target.url, answer.location))
+            target = self._checked(_join(target.url, answer.location))
         raise Refusal("too many redirects")
 
     def _checked(self, url: str) -> Target:

@@ -1,15 +1,16 @@
-"""Whose container is whose: labels and names that tell a dead trainer's from a living one's."""
+"""Whose is what: labels and names that tell a dead trainer's things from a living one's."""
 
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 OWNER, PID, BOOT = "palaestra.owner", "palaestra.pid", "palaestra.boot"
 DOORS = "palaestra-door-"  # folders of control sockets
+ROOTS = "palaestra-root-"  # folders in which workers without a root file system of their own live
 
 
 def own_pid() -> str:
@@ -44,13 +45,34 @@ def orphaned(labels: Mapping[str, str]) -> bool:
     return start_time(int(pid)) != started or labels.get(BOOT) != boot_id()
 
 
-def remove_doors() -> int:
-    """Remove the folders of control sockets whose trainer is dead; how many."""
+def make_folder(kind: str) -> str:
+    """A temporary folder of this process, of mode 700, that tells whose it is.
+
+    Args:
+        kind: `DOORS` or `ROOTS`.
+    """
+    return tempfile.mkdtemp(prefix=f"{kind}{own_pid().replace(':', '-')}-")
+
+
+def remove_folders(kind: str) -> int:
+    """Remove the folders of this kind whose trainer is dead; how many."""
     count = 0
-    for folder in Path(tempfile.gettempdir()).glob(f"{DOORS}*"):
-        pid, started, space, *_ = (*folder.name.removeprefix(DOORS).split("-"), "", "", "")
+    for folder in Path(tempfile.gettempdir()).glob(f"{kind}*"):
+        pid, started, space, *_ = (*folder.name.removeprefix(kind).split("-"), "", "", "")
         ours = space == str(os.stat("/proc/self/ns/pid").st_ino)
         if ours and pid.isdigit() and start_time(int(pid)) != started:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(str(folder))
             count += 1
     return count
+
+
+def remove_doors() -> int:
+    """Remove the folders of control sockets whose trainer is dead; how many."""
+    return remove_folders(DOORS)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a tree; one that a guest made can be deeper than Python walks."""
+    for words in (["rm", "-rf"], ["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+        if os.path.lexists(path):  # its folders can be closed to their owner
+            subprocess.run([*words, "--", path], check=False, stderr=subprocess.DEVNULL)

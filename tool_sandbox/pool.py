@@ -127,7 +127,8 @@ class Pool:
         raise failure
 
     def _checked(self, cell: Cell) -> Cell:
-        self._inspect(cell)
+        if cell.executions == 0:  # what was observed of it does not change
+            self._inspect(cell)
         with self._lock:
             if not self._closed:
                 self._busy.add(cell)
@@ -163,7 +164,7 @@ class Pool:
                         self._idle.insert(0, cell)
                         continue
                 cell.close()
-        except (StartFailed, BackendFailed):
+        except (StartFailed, BackendFailed, SandboxClosed):
             return  # whoever needs the cell meets the failure, and says it
 
     def release(self, cell: Cell) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from . import wire
 from .cell import Request
@@ -13,7 +13,9 @@ from .limits import Job, Limits, MiB
 _PATHS = 64  # in one call
 _PATH_BYTES = 4096
 _MOST = 15 * MiB  # of one request
+_WORKERS = 4096  # at the same time, of one sandbox
 _LANGUAGES = wire.LANGUAGES
+_BUILT_IN = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 
 
 def encode(text: str) -> bytes:
@@ -69,7 +71,8 @@ def request_of(job: Job, default: Limits) -> Request:
     Raises:
         BadRequest: Something in it cannot be.
     """
-    check_code(job.code, "code")
+    if not isinstance(job.code, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadRequest(f"code is {type(job.code).__name__}; give a str")
     if job.language not in _LANGUAGES:
         raise BadRequest(f"language is {job.language!r}; give one of {', '.join(_LANGUAGES)}")
     if job.seed is not None and (isinstance(job.seed, bool) or not _is_int(job.seed)):
@@ -80,6 +83,8 @@ def request_of(job: Job, default: Limits) -> Request:
     stdin = encode_input(job.stdin)
     _check_size(len(encode(job.code)) + len(stdin) + sum(map(len, files.values())))
     limits = check_limits(default if job.limits is None else job.limits)
+    if files or stdin:
+        _check_room(files, stdin, limits)
     return Request(
         job.code,
         stdin,
@@ -90,6 +95,25 @@ def request_of(job: Job, default: Limits) -> Request:
         job.seed,
         job.want_value,
     )
+
+
+def _check_room(files: Mapping[str, bytes], stdin: bytes, limits: Limits) -> None:
+    """Refuses what could not be put into the work directory: a guest is not to blame for it."""
+    contents = {**files, "stdin": stdin}
+    name = max(contents, key=lambda name: len(contents[name]))
+    if len(contents[name]) > limits.file_size:
+        raise BadRequest(
+            f"{name!r} has {len(contents[name])} bytes; Limits.file_size is {limits.file_size}"
+        )
+    total = sum(map(len, contents.values()))
+    if total > limits.disk:
+        raise BadRequest(f"files and stdin have {total} bytes; Limits.disk is {limits.disk}")
+    folders = {path[:at] for path in files for at, sign in enumerate(path) if sign == "/"}
+    for path in sorted(folders & files.keys()):
+        raise BadRequest(f"files holds {path!r} and paths below it; it can be one of the two")
+    if len(files) + len(folders) > limits.inodes:
+        count = len(files) + len(folders)
+        raise BadRequest(f"files need {count} inodes; Limits.inodes is {limits.inodes}")
 
 
 def _check_size(size: int) -> None:
@@ -143,11 +167,14 @@ def check_fetch(paths: Sequence[str]) -> tuple[str, ...]:
     Raises:
         BadRequest: Too many, or a bad path.
     """
-    if isinstance(paths, str):
-        raise BadRequest(f"fetch is the str {paths!r}; give a sequence of paths")
-    if len(paths) > _PATHS:
-        raise BadRequest(f"{len(paths)} paths to fetch; at most {_PATHS} in one call")
-    return tuple(dict.fromkeys(check_path(path) for path in paths))
+    if not paths and isinstance(paths, tuple):
+        return ()
+    if isinstance(paths, str) or not isinstance(paths, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadRequest(f"fetch is {paths!r}; give a sequence of paths")
+    asked = tuple(paths)
+    if len(asked) > _PATHS:
+        raise BadRequest(f"{len(asked)} paths to fetch; at most {_PATHS} in one call")
+    return tuple(dict.fromkeys(map(check_path, asked)))
 
 
 def check_machine(limits: Limits) -> None:
@@ -156,10 +183,52 @@ def check_machine(limits: Limits) -> None:
     Raises:
         BadRequest: More memory than is built in.
     """
-    built_in = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory", "disk"):
-        value = getattr(limits, name)
-        if value > built_in:
+    for name, value in (("memory", limits.memory), ("disk", limits.disk)):
+        if value > _BUILT_IN:
             raise BadRequest(
-                f"Limits.{name} is {value} bytes; this machine has {built_in}: give less"
+                f"Limits.{name} is {value} bytes; this machine has {_BUILT_IN}: give less"
             )
+
+
+def check_options(
+    limits: object,
+    workers: object,
+    python: object,
+    preload: Sequence[str],
+    readable: Sequence[str | os.PathLike[str]],
+    image: object,
+) -> tuple[str, ...]:
+    """What a sandbox is made with.
+
+    Returns:
+        `readable` as absolute paths without links.
+
+    Raises:
+        BadRequest: Something in it cannot be.
+    """
+    check_limits(limits)
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int)):
+        raise BadRequest(f"workers is {workers!r}; give a whole number, or None for all cores")
+    if workers is not None and not 1 <= workers <= _WORKERS:
+        raise BadRequest(f"workers is {workers}; give 1 to {_WORKERS}, or None for all cores")
+    for name, value in (("python", python), ("image", image)):
+        if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+            raise BadRequest(f"{name} is {value!r}; give a str, or None")
+    for name, values in (("preload", preload), ("readable", readable)):
+        if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadRequest(f"{name} is {values!r}; give a sequence, such as [{values!r}]")
+    for module in preload:
+        if not isinstance(module, str) or not module.replace(".", "_").isidentifier():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadRequest(f"preload holds {module!r}; give names of modules")
+    return tuple(map(_check_readable, readable))
+
+
+def _check_readable(path: str | os.PathLike[str]) -> str:
+    try:
+        found = os.path.realpath(path)
+        exists = os.path.exists(found)
+    except (TypeError, ValueError):
+        found, exists = "", False
+    if not exists:
+        raise BadRequest(f"readable holds {path!r}; give paths that exist")
+    return found

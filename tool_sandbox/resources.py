@@ -90,8 +90,13 @@ class Group:
         }
         found["oom"] = os.open(self._memory / self._oom_name, os.O_RDONLY | os.O_CLOEXEC)
         peak = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
-        with contextlib.suppress(OSError):  # v2 before Linux 6.12 keeps one mark for all calls
-            found["peak"] = os.open(self._memory / peak, os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fd = os.open(self._memory / peak, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.pwrite(fd, b"0", 0)
+                found["peak"] = fd
+            except OSError:  # v2 before Linux 6.12 keeps one mark for all calls: worth nothing
+                os.close(fd)
         return found
 
     def settle(self) -> None:

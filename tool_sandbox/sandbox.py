@@ -17,9 +17,8 @@ from collections.abc import (
     Sequence,
 )
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
-from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 from .backends import Wish
 from .engine import Engine
@@ -27,7 +26,7 @@ from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
 from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
 from .network import Fetch
 from .outcome import Outcome
-from .requests import check_files, check_limits, request_of
+from .requests import check_files, check_limits, check_options, request_of
 from .resources import usable_cores
 from .session import Session
 from .stats import Stats
@@ -92,7 +91,7 @@ class Sandbox:
             python: Another interpreter or virtual environment, shown read-only.
             preload: Modules imported once, before any guest runs.
             readable: Further paths guests may read.
-            network: What one-shot executions may fetch through the host; None: nothing.
+            network: What programs may fetch through the host, call by call; None: nothing.
             image: Of the docker backend; None means the one that `sandbox build` made.
 
         Raises:
@@ -102,12 +101,12 @@ class Sandbox:
         _check_choice("minimum", minimum, LEVELS)
         if backend == "process" and minimum != "none":
             raise BadRequest('backend "process" isolates nothing; say minimum="none" with it')
-        if workers is not None and workers < 1:
-            raise BadRequest(f"workers is {workers}; give at least 1, or None for all cores")
+        paths = check_options(limits, workers, python, preload, readable, image)
+        if network is not None and not isinstance(network, Fetch):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise BadRequest(f"network is {network!r}; give a Fetch, or None")
         if backend == "process":
             words = "the process backend isolates nothing: guests can read, write and kill"
             warnings.warn(words, UnsafeSandboxWarning, stacklevel=2)
-        paths = tuple(os.path.realpath(fspath(path)) for path in readable)
         level: Level = minimum
         self._wish = Wish(backend, level, python, tuple(preload), paths, image, network)
         self._limits = limits
@@ -292,6 +291,18 @@ class Sandbox:
         """As `grade`, for coroutines."""
         return await asyncio.to_thread(self.grade, candidate, tests, limits=limits)
 
+    async def agrade_many(
+        self,
+        pairs: Iterable[tuple[str, Tests]],
+        *,
+        limits: Limits | None = None,
+        ordered: bool = True,
+    ) -> AsyncIterator[Report]:
+        """As `grade_many`, for coroutines."""
+        reports = self.grade_many(pairs, limits=limits, ordered=ordered)
+        while (report := await asyncio.to_thread(next, reports, None)) is not None:
+            yield report
+
     @property
     def stats(self) -> Stats:
         """The counters, as of now."""
@@ -334,12 +345,9 @@ def _rebuild(wish: Wish, limits: Limits, workers: int) -> Sandbox:
 
 def _job(code: str, options: Options) -> Job:
     try:
-        job = Job(code, **options)  # pyright: ignore[reportArgumentType]
+        return Job(code, **options)  # pyright: ignore[reportArgumentType]
     except TypeError as problem:
         raise BadRequest(str(problem).replace("Job.__init__()", "execute")) from None
-    if isinstance(job.fetch, str) or not isinstance(cast("object", job.fetch), Iterable):
-        raise BadRequest(f"fetch is {job.fetch!r}; give a sequence of paths")
-    return replace(job, fetch=tuple(job.fetch))
 
 
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -7,11 +7,13 @@ import contextlib
 import secrets
 import socket
 import symtable
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol, cast
 
 from . import values
 from .cases import MARKS, Mark, Report, Script, Verdict, report
@@ -26,6 +28,8 @@ from .waiting import readable
 
 _TRIES = 3
 GRACE = 0.2  # seconds that one side has when the other has ended
+_FOLLOWS = 0.02  # of these, without being told
+_REMEMBERED = 1 << 16  # characters of test code whose free names are kept
 _warned: set[str] = set()
 
 
@@ -48,6 +52,12 @@ class Door(Protocol):
         """Count an event."""
         ...
 
+    def count(
+        self, cell: Cell, request: Request, outcome: Outcome, dispatch: float, total: float
+    ) -> None:
+        """Count an execution on a borrowed worker."""
+        ...
+
 
 def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> Report:
     """Grade one candidate by test code.
@@ -58,8 +68,9 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     check_code(candidate, "candidate")
     check_code(tests.source, "Script.source")
     check_code(tests.prelude, "Script.prelude")
+    _check_names(tests)
     nonce = secrets.token_bytes(16)
-    names = tests.names if tests.names is not None else free_names(tests.source, tests.prelude)
+    names = free_names(tests.source, tests.prelude) if tests.names is None else tuple(tests.names)
     if tests.call is not None and tests.call not in names:
         names = (*names, tests.call)
     shared = candidate if tests.share else None
@@ -73,16 +84,36 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
         judged = door.run(judge)
         return _reported(door, nonce, judged, judged)
     server = Request(
-        candidate, limits=limits, mode="candidate", payload=values.encode((tests.module,))
+        candidate, limits=limits, mode="candidate", payload=values.encode(tests.module)
     )
+    asked = time.monotonic()
     for _ in range(_TRIES):
         with door.borrow(limits) as worker, door.judge(limits) as bench:
+            started = time.monotonic()
             try:
                 judged, answered = pair(bench, worker, judge, server)
             except BrokenPipeError:
                 continue  # one of the two had died while idle; no test ran
+            total = time.monotonic() - started
+        door.count(worker, server, answered, started - asked, total)
+        door.count(bench, judge, judged, started - asked, total)
         return _reported(door, nonce, judged, answered)
     raise BackendFailed("workers die as soon as they are asked")
+
+
+def _check_names(tests: Script) -> None:
+    names = cast("object", tests.names)
+    if not tests.source.strip():
+        raise BadRequest("Script.source is empty; give at least one test")
+    if names is not None and (
+        isinstance(names, str)
+        or not isinstance(names, Collection)
+        or any(type(name) is not str for name in cast("Collection[object]", names))
+    ):
+        raise BadRequest(f"Script.names is {names!r}; give a tuple of names, or None")
+    for what, name in (("module", tests.module), ("call", tests.call)):
+        if type(name) is not str and (name is not None or what == "module"):
+            raise BadRequest(f"Script.{what} is {name!r}; give a name")
 
 
 def _warn_shared() -> None:
@@ -116,19 +147,25 @@ def pair(bench: Cell, worker: Cell, judge: Request, server: Request) -> tuple[Ou
     sides = {bench.fileno(): worker, worker.fileno(): bench}
     with contextlib.suppress(OSError, ValueError):  # closed from another thread: `finish` says so
         ended = readable(list(sides))
-        if len(ended) == 1:
-            sides[ended[0]].hurry(GRACE)
+        other = sides[ended[0]]
+        # As a rule it follows at once, and a word to its cell would only hold it up.
+        if len(ended) == 1 and not readable([other.fileno()], _FOLLOWS):
+            other.hurry(GRACE - _FOLLOWS)
     return bench.finish(), worker.finish()
 
 
 def _reported(door: Door, nonce: bytes, judged: Outcome, answered: Outcome) -> Report:
-    verdicts, whole = _verdicts(nonce, judged)
+    verdicts, whole, forged = _verdicts(nonce, judged)
     if not whole and not _waited(judged, answered):
         door.note("judge_failed")
+    if forged or any(verdict.outcome == "malformed" for verdict in verdicts):
+        door.note("malformed")
     if answered.result.reason == "timeout":  # whose wall was over first is a matter of chance
         verdicts = tuple(_late(verdict) for verdict in verdicts)
     integrity = "shared" if judged is answered else "separate"
-    return report(verdicts, answered.result, integrity)
+    # A judge that was lost is our failure, and must not look like the candidate's.
+    lost = judged.result.reason == "lost"
+    return report(verdicts, judged.result if lost else answered.result, integrity)
 
 
 def _late(verdict: Verdict) -> Verdict:
@@ -144,15 +181,15 @@ def _waited(judged: Outcome, answered: Outcome) -> bool:
     return late and not busy
 
 
-def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool]:
-    """The judge's rows as verdicts, and whether it ran to its end.
+def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool, bool]:
+    """The judge's rows as verdicts, whether it ran to its end, and whether answers were forged.
 
     Rows under the nonce come from a cell without candidate code, unless the script is shared:
     so each is looked at before it is believed.
     """
     titles: tuple[str, ...] = ("script",)
     found: dict[int, Verdict] = {}
-    whole = False
+    whole = forged = False
     for kind, *rest in _rows(judged.rows, nonce):
         shape: Any = [type(part) for part in rest]
         if kind == "plan" and shape == [tuple]:
@@ -162,14 +199,14 @@ def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool]
             k: int = rest[0]
             found[k] = Verdict(titles[k], mark, rest[2])
         elif kind == "end":
-            whole = judged.result.ok
+            whole, forged = judged.result.ok, rest[:1] == [True]
     late = judged.result.reason == "timeout"
     mark: Mark = "timeout" if late else "missing"
     detail = "no answer in time" if late else "the judge did not get here"
     verdicts = [found.get(k, Verdict(title, mark, detail)) for k, title in enumerate(titles)]
     if not whole and all(verdict.outcome == "pass" for verdict in verdicts):
         verdicts.append(Verdict("the script's end", mark, detail))
-    return tuple(verdicts), whole
+    return tuple(verdicts), whole, forged
 
 
 def _rows(data: bytes, nonce: bytes) -> Iterator[tuple[Any, ...]]:
@@ -196,6 +233,13 @@ def free_names(source: str, prelude: str = "") -> tuple[str, ...]:
     >>> free_names("from math import sqrt\nassert solve(len([sqrt(4)])) == x", "x = 1")
     ('solve',)
     """
+    if len(source) + len(prelude) > _REMEMBERED:
+        return _free_names.__wrapped__(source, prelude)
+    return _free_names(source, prelude)
+
+
+@lru_cache(256)  # a group of candidates has the same tests
+def _free_names(source: str, prelude: str) -> tuple[str, ...]:
     used: set[str] = set()
     made: set[str] = set(dir(builtins)) | {"__name__", "__file__"}
     for text, what in ((prelude, "prelude"), (source, "source")):

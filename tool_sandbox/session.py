@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, cast, get_args
 
 from . import wire
 from .cell import Cell
 from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
+from .guest import turns
 from .limits import FileInfo, Kind, Limits, MiB, Result
+from .network import Broker
 from .outcome import judge
 from .requests import check_code, check_path, encode, encode_input
 from .stats import Counters
 
 _WRITE_MOST = 15 * MiB  # bytes that fit into one frame with what surrounds them
+_NO_LIMIT = float("inf")
 _FILE_WALL = 30.0  # seconds for reading, writing, listing, branching
 
 
@@ -24,7 +27,12 @@ class Shared:
     """What all branches of a session have in common: the cell, and who still needs it."""
 
     def __init__(
-        self, cell: Cell, limits: Limits, counters: Counters, done: Callable[[], None]
+        self,
+        cell: Cell,
+        limits: Limits,
+        counters: Counters,
+        done: Callable[[], None],
+        broker: Broker | None = None,
     ) -> None:
         self.cell = cell
         self.limits = limits
@@ -33,8 +41,13 @@ class Shared:
         self.branches: set[int] = {1}
         self.end_reason = ""
         self._done = done
+        self.broker = broker
 
-    def ask(self, head: dict[str, object], *blobs: bytes, wall: float = _FILE_WALL) -> wire.Frame:
+    def ask(self, head: dict[str, object], *blobs: bytes) -> wire.Frame:
+        """One call about files or branches; raises as `send`."""
+        return self.send(wire.CALL, wire.pack_json(head, *blobs), _FILE_WALL)
+
+    def send(self, kind: int, body: bytes, wall: float, fds: Sequence[int] = ()) -> wire.Frame:
         """One call, while no other is under way.
 
         Raises:
@@ -44,10 +57,23 @@ class Shared:
             if not self.cell.alive:
                 raise ConnectionError(self.end_reason or "lost")
             try:
-                return self.cell.call(head, *blobs, wall=wall)
+                return self.cell.call(kind, body, wall=wall, fds=fds)
             except ConnectionError as problem:
                 self.end_reason = str(problem)
                 raise
+
+    def send_with_window(self, body: bytes, wall: float) -> wire.Frame:
+        """As `send`, with a line to the host's broker that ends with the call.
+
+        Raises:
+            ConnectionError: The cell is lost.
+            SandboxError: No descriptor can be passed to this worker.
+        """
+        assert self.broker is not None
+        if self.cell.apart:
+            raise SandboxError(f"{self.cell.apart}: Fetch needs one; use a local engine")
+        with self.broker.lend() as fd:
+            return self.send(turns.TURN, body, wall, (fd,))
 
     def add(self, branch: int) -> None:
         """A branch more."""
@@ -108,7 +134,7 @@ class Session:
             SessionDead: The interpreter has ended before.
             BadRequest: `wall` is out of range.
         """
-        return self._run("execute", code, stdin, wall)
+        return self._run(turns.EXECUTE, code, stdin, wall)
 
     def shell(self, command: str, *, wall: float | None = None) -> Result:
         """Runs a shell command; where it ends is where the session goes on.
@@ -117,48 +143,60 @@ class Session:
             SessionDead: The interpreter has ended before.
             BadRequest: `wall` is out of range.
         """
-        return self._run("shell", command, b"", wall)
+        return self._run(turns.SHELL, command, b"", wall)
 
-    def _run(self, operation: str, text: str, stdin: str | bytes, wall: float | None) -> Result:
+    def _run(self, operation: int, text: str, stdin: str | bytes, wall: float | None) -> Result:
         limits = self._shared.limits
         seconds = limits.wall if wall is None else Limits(wall=wall).wall
-        head: dict[str, object] = {
-            "op": operation,
-            "wall": seconds,
-            "output": limits.output,
-            "output_stop": limits.output_stop,
-        }
         blobs = encode(check_code(text, "code")), encode_input(stdin)
-        if sum(map(len, blobs)) > _WRITE_MOST:
+        size = len(blobs[0]) + len(blobs[1])
+        if size > _WRITE_MOST:
             raise BadRequest(f"the call has over {_WRITE_MOST} bytes; put them into files")
+        self._check_alive()
+        keep = limits.output
+        ask = turns.Question(operation, self._branch, seconds, keep, limits.output_stop, *blobs)
+        body = turns.pack(ask)
         try:
-            data, parts = self._ask(head, *blobs, wall=seconds + 1.0)
+            if operation == turns.EXECUTE and self._shared.broker is not None:
+                frame = self._shared.send_with_window(body, seconds + 1.0)
+            else:
+                frame = self._shared.send(turns.TURN, body, seconds + 1.0)
         except ConnectionError as problem:
             self._alive = False
-            reason = "memory" if str(problem) == "memory" else "lost"
-            return Result(reason)
-        self._alive = bool(data.get("alive"))
-        order = wire.Order(b"", output=limits.output)
+            return Result("memory" if str(problem) == "memory" else "lost")
+        ending = self._ending(frame.body, wire.Order(b"", output=keep))
+        if ending is None:
+            return Result("lost")
+        shell = operation == turns.SHELL
+        result = judge(ending, False, (), {}, _NO_LIMIT, shell=shell).result
+        if result.reason == "memory":
+            self._shared.cell.recount()
+        self._shared.counters.executed(result, 0.0, ending.wall, size)
+        return result
+
+    def _ending(self, body: bytes, order: wire.Order) -> wire.Ending | None:
+        """How the call ended; None if the cell spoke nonsense, and is dead now."""
         try:
-            ending = wire.unpack_ending(parts[0] if parts else b"", order)
+            if body[:1] == bytes((turns.REFUSED,)):
+                self._complain(wire.unpack_json(body[1:])[0])
+            ending = wire.unpack_ending(body[1:], order)
         except wire.Malformed:
             self._shared.cell.kill("malformed")
             self._shared.counters.note("malformed")
             self._alive = False
-            return Result("lost")
-        result = judge(ending, False, (), {}, float("inf")).result
-        size = sum(map(len, blobs))
-        self._shared.counters.executed(result, 0.0, ending.wall, size)
-        return result
+            return None
+        self._alive = body[0] == turns.ALIVE
+        return ending
 
-    def _ask(
-        self, head: dict[str, object], *blobs: bytes, wall: float = _FILE_WALL
-    ) -> tuple[dict[str, Any], list[bytes]]:
+    def _check_alive(self) -> None:
         if not self.alive:
             raise SessionDead(
                 "the session's interpreter has ended; restore a snapshot or open a new session"
             )
-        frame = self._shared.ask({**head, "branch": self._branch}, *blobs, wall=wall)
+
+    def _ask(self, head: dict[str, object], *blobs: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        self._check_alive()
+        frame = self._shared.ask({**head, "branch": self._branch}, *blobs)
         try:
             data, parts = wire.unpack_json(frame.body)
         except wire.Malformed:
@@ -242,6 +280,9 @@ class Session:
         return Snapshot(self._shared, self._new_branch())
 
     def _new_branch(self) -> int:
+        apart = self._shared.cell.apart
+        if apart:
+            raise SandboxError(f"{apart}: Session.fork needs one; use a local engine")
         data, _ = self._file({"op": "fork"})
         branch = data.get("branch")
         if not isinstance(branch, int):

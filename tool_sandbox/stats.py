@@ -54,7 +54,7 @@ class Stats:
     """What a sandbox has done so far.
 
     Attributes:
-        executions: Finished, sessions' calls among them.
+        executions: Finished; calls of sessions count, and both halves of a `Script`.
         reasons: Of these, by reason.
         dispatch: Seconds from asking for a worker to handing over.
         run: Seconds a program ran.
@@ -62,7 +62,8 @@ class Stats:
         cells_started: Workers started.
         cells_retired: Workers ended, by cause.
         lost: Executions whose worker was lost; blames nobody.
-        malformed: Answers of a worker or a driver that did not parse.
+        malformed: Answers of a worker or a driver that did not parse, and gradings by `Script`
+            that could not be expressed.
         unclean: Workers retired since an execution left something behind.
         judge_failed: Gradings whose judge failed by itself.
         sessions_open: Sessions now open.

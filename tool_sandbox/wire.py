@@ -8,14 +8,17 @@ not parse raises `Malformed`, and nothing else.
 
 from __future__ import annotations
 
+import _socket
 import array
 import json
+import os
 import re
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+Socket = _socket.socket  # a plain one, or a `socket.socket`, which is made of it
 MAGIC = b"PA"
 VERSION = 1
 LIMIT = 16 * 1024 * 1024  # bytes of a body
@@ -53,9 +56,14 @@ class Frame(NamedTuple):
 
 def pack(kind: int, request_id: int, body: bytes) -> bytes:
     """One frame as bytes."""
-    if len(body) > LIMIT:
-        raise ValueError(f"a frame of {len(body)} bytes; at most {LIMIT} travel at once")
-    return HEAD.pack(MAGIC, VERSION, kind, request_id, len(body)) + body
+    return pack_head(kind, request_id, len(body)) + body
+
+
+def pack_head(kind: int, request_id: int, length: int) -> bytes:
+    """The head of a frame whose body has so many bytes."""
+    if length > LIMIT:
+        raise ValueError(f"a frame of {length} bytes; at most {LIMIT} travel at once")
+    return HEAD.pack(MAGIC, VERSION, kind, request_id, length)
 
 
 def head(data: bytes) -> tuple[int, int, int]:
@@ -96,7 +104,9 @@ class Order(NamedTuple):
     fetch: tuple[str, ...] = ()
 
 
-_ORDER = struct.Struct("<dIIQQBBBxHH")
+ORDER = struct.Struct("<dIIQQBBBxHH")
+_Buffer = bytes | memoryview
+_B = TypeVar("_B", bytes, memoryview)
 
 
 def pack_order(order: Order) -> bytes:
@@ -105,7 +115,7 @@ def pack_order(order: Order) -> bytes:
     for name, data in order.files:
         blobs += (name.encode(), data)
     blobs += (name.encode() for name in order.fetch)
-    numbers = _ORDER.pack(
+    numbers = ORDER.pack(
         order.wall,
         order.cpu,
         order.open_files,
@@ -127,10 +137,11 @@ def unpack_order(body: bytes) -> Order:
     (('a', b'b'),)
     """
     wall, cpu, open_files, output, stop, mode, language, flags, n_files, n_fetch = (
-        _ORDER.unpack_from(body)
+        ORDER.unpack_from(body)
     )
-    blobs = _blobs(body, _ORDER.size, 4 + 2 * n_files + n_fetch)
-    names = blobs[4:]
+    blobs = blobs_of(body, ORDER.size, 4 + 2 * n_files + n_fetch)
+    names = [blob.decode() for blob in blobs[4 + 2 * n_files :]]
+    files = [(blobs[at].decode(), blobs[at + 1]) for at in range(4, 4 + 2 * n_files, 2)]
     return Order(
         blobs[0],
         wall,
@@ -144,8 +155,8 @@ def unpack_order(body: bytes) -> Order:
         blobs[1],
         blobs[2],
         blobs[3],
-        tuple((names[2 * i].decode(), names[2 * i + 1]) for i in range(n_files)),
-        tuple(name.decode() for name in names[2 * n_files :]),
+        tuple(files),
+        tuple(names),
     )
 
 
@@ -167,12 +178,18 @@ class Ending(NamedTuple):
 
 CAUSES = ("exit", "timeout", "output", "memory", "hurried", "stopped")
 _ENDING = struct.Struct("<BBxxiQQddqIII")
-_PIECE = struct.Struct("<H")
+PIECE = struct.Struct("<H")
 
 
 def pack_ending(ending: Ending) -> bytes:
     """An ending as a frame's body."""
-    numbers = _ENDING.pack(
+    blobs = ending.stdout, ending.stderr, ending.rows
+    return b"".join((pack_numbers(ending, *map(len, blobs)), *blobs))
+
+
+def pack_numbers(ending: Ending, out: int, err: int, rows: int) -> bytes:
+    """The fixed part of an ending, of which stdout, stderr and rows have so many bytes."""
+    return _ENDING.pack(
         ending.cause,
         ending.retired,
         ending.status,
@@ -181,11 +198,10 @@ def pack_ending(ending: Ending) -> bytes:
         ending.wall,
         ending.cpu,
         ending.memory_peak,
-        len(ending.stdout),
-        len(ending.stderr),
-        len(ending.rows),
+        out,
+        err,
+        rows,
     )
-    return b"".join((numbers, ending.stdout, ending.stderr, ending.rows))
 
 
 def unpack_ending(body: bytes, order: Order) -> Ending:
@@ -232,38 +248,14 @@ def unpack_ending(body: bytes, order: Order) -> Ending:
 
 def pack_piece(index: int, piece: bytes) -> bytes:
     """A piece of the file that an order's `fetch[index]` names, as a frame's body."""
-    return _PIECE.pack(index) + piece
+    return PIECE.pack(index) + piece
 
 
-class Collector:
-    """Puts the pieces of an order's files together; they come before the ending."""
-
-    def __init__(self, asked: int, most: int) -> None:
-        self.files: dict[int, bytearray] = {}
-        self._asked = asked
-        self._most = most  # bytes in all
-        self._last = 0
-
-    def take(self, body: bytes) -> None:
-        """One piece.
-
-        Raises:
-            Malformed: Of a file nobody asked for, out of order, or too much.
-        """
-        if len(body) < _PIECE.size:
-            raise Malformed("short piece")
-        index = _PIECE.unpack_from(body)[0]
-        self._most -= len(body) - _PIECE.size
-        if not self._last <= index < self._asked or self._most < 0:
-            raise Malformed("a file nobody asked for")
-        self._last = index
-        self.files.setdefault(index, bytearray()).extend(body[_PIECE.size :])
-
-
-def _blobs(body: bytes, at: int, count: int) -> list[bytes]:
+def blobs_of(body: _B, at: int, count: int) -> list[_B]:
+    """The blobs that end a body, by the lengths before them; Malformed if they do not add up."""
     lengths = struct.unpack_from(f"<{count}I", body, at)
     at += 4 * count
-    blobs: list[bytes] = []
+    blobs: list[_B] = []
     for length in lengths:
         blobs.append(body[at : at + length])
         at += length
@@ -290,7 +282,7 @@ def unpack_json(body: bytes) -> tuple[dict[str, Any], list[bytes]]:
     """
     try:
         (count,) = struct.unpack_from("<H", body)
-        blobs = _blobs(body, 2, count)
+        blobs = blobs_of(body, 2, count)
         text = blobs.pop(0)
     except (struct.error, IndexError):
         raise Malformed("short body") from None
@@ -322,7 +314,7 @@ def _depth(text: bytes) -> int:
     return deepest
 
 
-def receive(sock: socket.socket, count: int) -> bytes:
+def receive(sock: Socket, count: int) -> bytes:
     """Exactly `count` bytes.
 
     Raises:
@@ -341,26 +333,39 @@ def receive(sock: socket.socket, count: int) -> bytes:
     return bytes(parts)
 
 
-def read_frame(sock: socket.socket) -> Frame:
+def read_frame(sock: Socket) -> Frame:
     """The next frame of a blocking socket."""
     kind, request_id, length = head(receive(sock, HEAD.size))
     return Frame(kind, request_id, receive(sock, length) if length else b"")
 
 
-def read_frame_fds(sock: socket.socket, most: int) -> tuple[Frame, list[int]]:
+_ANCILLARY = socket.CMSG_SPACE(4 * 16)  # bytes for 16 descriptors
+# Plain numbers: an enum's arithmetic costs a process that has just forked many pages.
+_CLOEXEC, _TRUNCATED = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
+
+
+def read_frame_fds(sock: Socket, most: int) -> tuple[Frame, list[int]]:
     """The next frame and the descriptors that travel with its first byte."""
-    first, fds, flags, _ = socket.recv_fds(sock, HEAD.size, most, socket.MSG_CMSG_CLOEXEC)
-    if not first:
-        raise Hangup
-    if flags & socket.MSG_CTRUNC:
-        raise Malformed("more descriptors than allowed")
-    if len(first) < HEAD.size:
-        first += receive(sock, HEAD.size - len(first))
-    kind, request_id, length = head(first)
+    (kind, request_id, length), fds = read_head_fds(sock, most)
     return Frame(kind, request_id, receive(sock, length) if length else b""), fds
 
 
-def send_fds(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
+def read_head_fds(sock: Socket, most: int) -> tuple[tuple[int, int, int], list[int]]:
+    """Kind, request id and length of the next frame, and the descriptors that came with it."""
+    first, rights, flags, _ = sock.recvmsg(HEAD.size, _ANCILLARY, _CLOEXEC)
+    if not first:
+        raise Hangup
+    fds = list(array.array("i", rights[0][2])) if rights else []
+    if flags & _TRUNCATED or len(fds) > most:
+        for fd in fds:
+            os.close(fd)
+        raise Malformed("more descriptors than allowed")
+    if len(first) < HEAD.size:
+        first += receive(sock, HEAD.size - len(first))
+    return head(first), fds
+
+
+def send_fds(sock: Socket, data: _Buffer, fds: Sequence[int]) -> None:
     """Sends all of `data`, the descriptors with its first bytes."""
     if not fds:
         sock.sendall(data)

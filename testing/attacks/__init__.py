@@ -10,6 +10,7 @@ from . import (
     graders,
     hanging,
     kernel,
+    killings,
     lifecycle,
     network,
     outcomes,
@@ -35,6 +36,7 @@ ATTACKS: tuple[Attack, ...] = (
     *graders.ATTACKS,
     *sessions.ATTACKS,
     *lifecycle.ATTACKS,
+    *killings.ATTACKS,
 )
 
 # Run before the first and after each: what it shows must never change.

@@ -9,13 +9,15 @@ import signal
 import socket
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...tool_sandbox import Limits, MiB, Reason, Result, Sandbox
+from ...tool_sandbox import Limits, MiB, Reason, Result, Sandbox, UnsafeSandboxWarning
+from ..victims import carriers
 
 QUICK = Limits(wall=1.0, memory=128 * MiB, disk=8 * MiB, inodes=256, processes=12)
 
@@ -137,15 +139,7 @@ class Outside:
 
     def marked(self) -> list[int]:
         """Processes that carry the mark in their arguments; none of a neighbour's can."""
-        found: list[int] = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit() and int(entry) != os.getpid():
-                try:
-                    if self.mark.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
-                        found.append(int(entry))
-                except OSError:
-                    continue
-        return found
+        return carriers(self.mark)
 
     def close(self) -> None:
         """Close every door."""
@@ -243,3 +237,18 @@ def complain(
 def wall(seconds: float) -> Limits:
     """`QUICK` with another wall limit."""
     return replace(QUICK, wall=seconds)
+
+
+def must_run(sandbox: Sandbox, what: str) -> None:
+    """Raise unless a plain execution does what it should."""
+    result = sandbox.execute("print(6 * 7)", limits=QUICK)
+    if result.stdout != "42\n":
+        raise AssertionError(f"{what}: {result}")
+
+
+def sibling(sandbox: Sandbox) -> Sandbox:
+    """A fresh sandbox of the same arguments: pickling carries just these."""
+    make, arguments = sandbox.__reduce__()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnsafeSandboxWarning)  # said when the first was made
+        return make(*arguments)

@@ -73,12 +73,31 @@ CHEATS: dict[str, str] = {
     "rows out of order": (
         "import sys\nv = next(m for n, m in sys.modules.items() if n.endswith('sandbox.values'))\n"
         "r = next(m for n, m in sys.modules.items() if n.endswith('guest.rows'))\n"
-        "for k in (2, 1, 0): r.put(5, v.encode((k, r.VALUE, 3 * k + 4)))\ndef f(n): return None"
+        "for k in (2, 1, 0): r.put(5, r.row(k, r.VALUE, v.encode(3 * k + 4)))\n"
+        "def f(n): return None"
     ),
     "extra rows": (
         "import sys\nv = next(m for n, m in sys.modules.items() if n.endswith('sandbox.values'))\n"
         "r = next(m for n, m in sys.modules.items() if n.endswith('guest.rows'))\n"
-        "def f(n):\n    r.put(5, v.encode((n - 1, r.VALUE, 3 * n + 1)))\n"
+        "def f(n):\n    r.put(5, r.row(n - 1, r.VALUE, v.encode(3 * n + 1)))\n"
+    ),
+    "a row that swallows the next": (
+        "import sys\nv = next(m for n, m in sys.modules.items() if n.endswith('sandbox.values'))\n"
+        "r = next(m for n, m in sys.modules.items() if n.endswith('guest.rows'))\n"
+        "a = [r.row(k, r.VALUE, v.encode(3 * k + 4)) for k in range(3)]\n"
+        "r.put(5, r.LENGTH.pack(len(a[0]) + len(a[1]) - 4) + a[0][4:] + a[1] + a[2])\n"
+        "def f(n): return None"
+    ),
+    "an array without an end": (
+        "import sys\nr = next(m for n, m in sys.modules.items() if n.endswith('guest.rows'))\n"
+        "r.put(5, r.row(0, r.VALUE, b'alj' + bytes([255] * 4)))\ndef f(n): return None"
+    ),
+    "answers ahead of the questions": (
+        "import os, struct, sys\n"
+        "v = next(m for n, m in sys.modules.items() if n.endswith('sandbox.values'))\n"
+        "told = [(0, 'ready'), (1, 0, ('value', '', 5), {}), (2, 0, 4, {}), (3, 0, 7, {})]\n"
+        "data = b''.join(struct.pack('<I', len(d)) + d for d in map(v.encode, told))\n"
+        "try: os.write(6, data)\nexcept OSError: pass\ndef f(n): return None"
     ),
     "NaN": "def f(n): return float('nan')",
     "tuple for list": "def f(n): return (3 * n + 1,)",
@@ -135,8 +154,40 @@ def _handles(sandbox: Sandbox, targets: Outside) -> None:
             raise AssertionError(f"{test} was passed by a handle")
 
 
+_LIKE_MATH = "class math:\n    isclose = fabs = staticmethod(lambda *a: True)\ndef f(n): return 0"
+_OWN = _SLY + "    __mod__ = __round__ = __sub__\n    startswith = issubset = __eq__\n"
+_METHOD = "class Solution(Sly):\n    def f(self, n): return "
+_GONE = "import os\ndef f(n): os._exit(0)"
+_ONE = "import unittest\nclass T(unittest.TestCase):\n    def test(self): "
+_WORDS: tuple[tuple[str, str], ...] = (
+    (_OWN + _METHOD + "Sly()", "assert abs(Solution().f(1) - 4) < 1"),
+    (_OWN + _METHOD + "self", "assert Solution().f(1) % 4 == 0"),
+    (_OWN + _METHOD + "self", "assert 4 in Solution().f(1)"),
+    (_OWN + _METHOD + "Sly()", _ONE + "self.assertAlmostEqual(Solution().f(1), 4)"),
+    (_OWN + "def f(n): return Sly()", "assert f(1).startswith('4') or f(1).issubset({4})"),
+    (_LIKE_MATH, "assert math.isclose(f(1), 4.0)"),
+    (
+        "abs = set = lambda *a: 0\ndef f(n): return 0",
+        "from solution import *\nassert abs(f(1) - 4) < 1",
+    ),
+    (_GONE, "try:\n    f(1)\nexcept BaseException:\n    pass"),
+    (_GONE, _ONE.replace("    def", "    @unittest.expectedFailure\n    def") + "self.fail(f(1))"),
+    ("", "def check(candidate): assert candidate(1) == 4"),
+    ("", "def test_f(): assert f(1) == 4"),
+    ("", "class TestF:\n    def test_f(self): assert f(1) == 4"),
+)
+
+
+def _words(sandbox: Sandbox, targets: Outside) -> None:
+    """What decides is a value, and it comes from a test that ran."""
+    for code, source in _WORDS:
+        if sandbox.grade(code, Script(source), limits=wall(5.0)).passed:
+            raise AssertionError(f"{source!r} was passed on the candidate's word")
+
+
 ATTACKS: tuple[Attack, ...] = (
     *(_cheat(name, code) for name, code in CHEATS.items()),
     Attack("a hang or an exit in case k", "grading", _partial),
     Attack("handle methods", "grading", _handles),
+    Attack("the candidate's word", "grading", _words),
 )

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
-import warnings
 from collections.abc import Callable
 
-from ...tool_sandbox import Limits, Sandbox, SandboxError, UnsafeSandboxWarning
-from .attack import QUICK, Attack, Outside
-
-
-def _must_run(sandbox: Sandbox, what: str) -> None:
-    result = sandbox.execute("print(6 * 7)", limits=QUICK)
-    if result.stdout != "42\n":
-        raise AssertionError(f"{what}: {result}")
+from ...tool_sandbox import Limits, Sandbox, SandboxError, wire
+from ...tool_sandbox.cell import Request
+from .attack import QUICK, Attack, Outside, must_run, sibling
 
 
 def _short_lived_thread(sandbox: Sandbox, targets: Outside) -> None:
     """A worker made in a thread that has ended lives on."""
-    with _sibling(sandbox) as other:
-        thread = threading.Thread(target=_must_run, args=(other, "in the thread"))
+    with sibling(sandbox) as other:
+        thread = threading.Thread(target=must_run, args=(other, "in the thread"))
         thread.start()
         thread.join()
-        _must_run(other, "after the thread")
+        must_run(other, "after the thread")
 
 
 def _forked_trainer(sandbox: Sandbox, targets: Outside) -> None:
     """A forked copy opens workers of its own and leaves the parent's alone."""
-    _must_run(sandbox, "before the fork")
+    must_run(sandbox, "before the fork")
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -44,12 +39,12 @@ def _forked_trainer(sandbox: Sandbox, targets: Outside) -> None:
     os.waitpid(pid, 0)
     if said != b"42\n":
         raise AssertionError(f"the forked copy said {said!r}")
-    _must_run(sandbox, "after the fork")
+    must_run(sandbox, "after the fork")
 
 
 def _closed_meanwhile(sandbox: Sandbox, targets: Outside) -> None:
     """`close` from another thread ends a running execution; what follows is refused."""
-    other = _sibling(sandbox)
+    other = sibling(sandbox)
     other.execute("pass")
     ended = threading.Event()
 
@@ -74,7 +69,7 @@ def _closed_meanwhile(sandbox: Sandbox, targets: Outside) -> None:
 def _nothing_left(sandbox: Sandbox, targets: Outside) -> None:
     """After many executions and a close: as many descriptors and children as before."""
     before = _belongings()
-    with _sibling(sandbox) as other:
+    with sibling(sandbox) as other:
         for k in range(60):
             other.execute(f"open('f{k}', 'w').write('x')\n" if k % 3 else "1 / 0")
         other.execute("import os\nos.mkdir('d')\nopen('d/f', 'w').close()")
@@ -96,12 +91,56 @@ def _belongings() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), children
 
 
-def _sibling(sandbox: Sandbox) -> Sandbox:
-    """A fresh sandbox of the same arguments: pickling carries just these."""
-    make, arguments = sandbox.__reduce__()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsafeSandboxWarning)  # said when the first was made
-        return make(*arguments)
+def _answers(request_id: int) -> dict[str, bytes]:
+    """What no worker says to a request; each is sent, then the line hangs up."""
+    sound = wire.pack_ending(wire.Ending(0, 0, b"hi", b"", 2, 0))
+    result = wire.pack(wire.RESULT, request_id, sound)
+    return {
+        "nothing": b"",
+        "noise": bytes(range(64)),
+        "another magic": b"XX" + result[2:],
+        "another version": result[:2] + b"\xff" + result[3:],
+        "another id": wire.pack(wire.RESULT, request_id + 1, sound),
+        "another kind": wire.pack(wire.READY, request_id, sound),
+        "a kind that cannot be": wire.pack(255, request_id, sound),
+        "half a head": result[:5],
+        "half a body": result[:-1],
+        "a longer body": wire.pack(wire.RESULT, request_id, sound + b"x"),
+        "a huge length": result[:8] + b"\xff" * 4,
+        "a cause that cannot be": wire.pack(wire.RESULT, request_id, b"\xff" + sound[1:]),
+        "a file unasked": wire.pack(wire.FILE, request_id, wire.pack_piece(0, b"x")),
+    }
+
+
+def _malformed(sandbox: Sandbox, targets: Outside) -> None:
+    """A worker that has been taken over can say what it likes: the call is lost, no more."""
+    with sibling(sandbox) as other:
+        for name in _answers(0):
+            must_run(other, f"before {name}")
+            reason = _impersonate(other, name)
+            if reason != "lost":
+                raise AssertionError(f"{name} gave {reason!r}; wanted 'lost'")
+        must_run(other, "after all of them")
+
+
+def _impersonate(sandbox: Sandbox, name: str) -> str:
+    """How an execution ends whose worker answers in this way."""
+    with sandbox._engine.borrow() as cell:  # pyright: ignore[reportPrivateUsage]
+        ours, theirs = socket.socketpair()
+
+        def answer() -> None:
+            with theirs:
+                asked = wire.read_frame(theirs)
+                theirs.sendall(_answers(asked.id)[name])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        real, cell._control = cell._control, ours  # pyright: ignore[reportPrivateUsage]
+        try:
+            return cell.execute(Request("pass", limits=QUICK)).result.reason
+        finally:
+            real.close()
+            thread.join()
 
 
 _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
@@ -109,5 +148,6 @@ _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
     "trainer forks": _forked_trainer,
     "close from another thread": _closed_meanwhile,
     "many executions leave nothing": _nothing_left,
+    "malformed frames of every kind": _malformed,
 }
 ATTACKS: tuple[Attack, ...] = tuple(Attack(name, "lifecycle", run) for name, run in _CASES.items())

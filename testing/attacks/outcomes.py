@@ -29,6 +29,14 @@ def _raw(result: Result) -> str:
     return "" if result.stdout == "\0\x1b[31mred\x1b[0m\r\n" else f"stdout is {result.stdout!r}"
 
 
+def _silent(result: Result) -> str:
+    return f"stdout is {result.stdout!r}" if result.stdout else ""
+
+
+def _written(result: Result) -> str:
+    return "" if result.files.get("a") == b"kept" else "it was not written"
+
+
 ATTACKS: tuple[Attack, ...] = (
     _exit("exit 0", "sys.exit(0)", 0),
     _exit("exit 1", "sys.exit(1)", 1),
@@ -50,6 +58,41 @@ ATTACKS: tuple[Attack, ...] = (
         1,
     ),
     _exit("an exception hook that hides", "sys.excepthook = lambda *a: None\n1 / 0", 1),
+    _exit("exit() without site", "exit(77)", 77),
+    _exit("an interrupt that nobody caught", "raise KeyboardInterrupt", -2),
+    _exit("no stdout at the end", "sys.stdout.close()\nsys.stdout = None", 0),
+    _exit("a stdout that is gone", "del sys.stdout", 0),
+    _case(
+        "an uncaught exception without stderr",
+        "sys.stderr = None\n1 / 0",
+        wants=("error",),
+        check=_silent,
+    ),
+    _case("stdout in another encoding", "sys.stdout.reconfigure(errors='replace')\nprint(1)"),
+    _case(
+        "a file that was not closed",
+        "file = open('a', 'w')\nfile.write('kept')",
+        fetch=("a",),
+        check=_written,
+    ),
+    _case(
+        "the last act of an object",
+        "class A:\n    def __del__(self): print('closed')\nkept = [A()]",
+        says="closed",
+    ),
+    _case(
+        "a flood just before the exit",
+        "left = bytes((8 << 20) + 1)\nwhile left: left = left[os.write(1, left) :]\nos._exit(0)",
+        wants=("output",),
+    ),
+    _case(
+        "137 from a shell",
+        "exit 137",
+        language="shell",
+        wants=("error",),
+        exits=137,
+    ),
+    _case("a signal that says processor time", "os.kill(os.getpid(), 24)", wants=("killed",)),
     _case("invalid UTF-8", "os.write(1, b'a\\xffb')", check=_undecodable),
     _case("NUL and ANSI", "os.write(1, b'\\0\\x1b[31mred\\x1b[0m\\r\\n')", check=_raw),
     _case("a line of 3 MB", "print('x' * 3_000_000)", check=_capped),

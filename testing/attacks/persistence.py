@@ -9,7 +9,51 @@ def _case(name: str, code: str, after: str, **more: object) -> Attack:
     return program("persistence", name, code, after=after, limits=wall(5.0), **more)  # type: ignore[arg-type]
 
 
+# Looks for a word in all memory of its own; spelled so that the search is not what it finds.
+_SEARCH = r"""
+import re
+word = re.compile(b"LEFT-BY-[T]HE-FIRST")
+with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
+    for line in maps:
+        place, rights = line.split()[:2]
+        start, end = (int(part, 16) for part in place.split("-"))
+        if "r" not in rights or "[v" in line or end - start > 1 << 28: continue
+        try:
+            memory.seek(start)
+            if word.search(memory.read(end - start)): broken("its words in memory"); break
+        except (OSError, ValueError, OverflowError): continue
+"""
+
 ATTACKS: tuple[Attack, ...] = (
+    _case(
+        "source and output of the execution before",
+        "# LEFT-BY-THE-FIRST" + 40 * " LEFT-BY-THE-FIRST" + "\n"
+        "for size in (1, 30, 300, 3000): print(size * 'LEFT-BY-THE-FIRST', flush=True)\n"
+        "print('LEFT-BY-THE-FIRST', file=sys.stderr)\n"
+        "with open('a', 'w') as file: file.write(3000 * 'LEFT-BY-THE-FIRST')\n",
+        _SEARCH,
+        fetch=("a",),
+    ),
+    _case(
+        "names of files in memory",
+        "for k in range(100): os.close(os.open(f'LEFT-BY-THE-FIRST-{k}', os.O_CREAT))",
+        _SEARCH,
+    ),
+    _case(
+        "flags, owners and locks of standard input",
+        r"""
+import fcntl, struct
+fcntl.fcntl(0, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+fcntl.fcntl(0, 10, 34)  # F_SETSIG
+try: fcntl.fcntl(0, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 4711, 1, 0))  # F_OFD_SETLK
+except OSError: pass
+""",
+        r"""
+import fcntl
+if fcntl.fcntl(0, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK): broken("flags")
+if fcntl.fcntl(0, 11): broken("the signal of its owner")  # F_GETSIG
+""",
+    ),
     _case(
         "files everywhere",
         r"""

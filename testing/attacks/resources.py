@@ -85,6 +85,83 @@ time.sleep(3)
         limits=_TIGHT,
     ),
     _case(
+        "shared memory of which one page stays mapped",
+        r"""
+import ctypes, mmap, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+size, total = 32 << 20, 0
+for _ in range(8):
+    area = libc.mmap(None, ctypes.c_size_t(size), 3, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS, -1, 0)
+    if area in (None, ctypes.c_void_p(-1).value): break
+    ctypes.memset(area, 1, size)
+    libc.munmap(ctypes.c_void_p(area + 4096), ctypes.c_size_t(size - 4096))
+    total += size
+    time.sleep(0.05)
+if total > 100 << 20: broken(f"{total} bytes that nobody sees")
+""",
+        wants=("ok", "memory"),
+        limits=_TIGHT,
+    ),
+    _case(
+        "memory of processes whose first thread has ended",
+        r"""
+import ctypes, platform, threading, time
+leave = 60 if platform.machine() == "x86_64" else 93
+def hold():
+    time.sleep(0.05)
+    held = b"x" * (32 << 20)
+    time.sleep(5)
+    os._exit(len(held) & 1)
+for _ in range(6):
+    if not os.fork():
+        threading.Thread(target=hold).start()
+        ctypes.CDLL(None).syscall(leave, 0)
+time.sleep(3)
+""",
+        wants=_MEMORY,
+        limits=_TIGHT,
+    ),
+    _case(
+        "huge pages held by pipes",
+        r"""
+import ctypes, mmap, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+class Vector(ctypes.Structure): _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+size, total, held = 2 << 20, 0, []
+private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+for _ in range(80):
+    if not total % (16 << 20):
+        held.append(os.pipe())
+        time.sleep(0.03)
+    area = libc.mmap(None, ctypes.c_size_t(2 * size), 3, private, -1, 0)
+    if area in (None, ctypes.c_void_p(-1).value): break
+    place = (area + size - 1) // size * size
+    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(size), 14)
+    ctypes.memset(place, 1, size)
+    vector = Vector(place, 4096)
+    if libc.vmsplice(held[-1][1], ctypes.byref(vector), ctypes.c_ulong(1), 2) <= 0: break
+    libc.munmap(ctypes.c_void_p(area), ctypes.c_size_t(2 * size))
+    total += size
+if total > 100 << 20: broken(f"{total} bytes that nobody sees")
+""",
+        wants=("ok", "memory"),
+        limits=_TIGHT,
+    ),
+    program(
+        "resources",
+        "programs started by one that holds half of the memory",
+        r"""
+import subprocess
+held = b"x" * (40 << 20)
+for _ in range(60): subprocess.run(["/bin/true" if os.path.exists("/bin/true") else "true"])
+print(len(held))
+""",
+        says="41943040",
+        limits=replace(_TIGHT, wall=30.0),
+    ),
+    _case(
         "memfd",
         r"""
 try: fd = os.memfd_create("x")

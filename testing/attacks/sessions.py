@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...tool_sandbox import Sandbox, SandboxError
+from ...tool_sandbox import Sandbox, SandboxError, Session, SessionDead
 from .attack import QUICK, Attack, Outside, wall
 
 _LIMITS = wall(2.0)
@@ -120,6 +120,85 @@ def _stops(sandbox: Sandbox, targets: Outside) -> None:
         _must(session.read("n"), first, "a counter between calls")
 
 
+def _dead(branch: Session, what: str) -> None:
+    try:
+        found = branch.execute("1")
+    except SessionDead:
+        return
+    if found.ok:
+        raise AssertionError(f"{what} goes on")
+
+
+def _opens_folders(sandbox: Sandbox, targets: Outside) -> None:
+    """A branch cannot read another's files, and changing them ends both."""
+    with sandbox.session(limits=_LIMITS) as session:
+        session.execute("open('f', 'w').write('kept')")
+        with session.fork() as branch:
+            found = session.execute(
+                "import os\nfor folder, _, files in os.walk('/mnt'):\n"
+                "    for name in files: print(os.path.join(folder, name))"
+            )
+            _must(found.stdout, "/mnt/data/f\n", "files that a branch can see")
+            _must(branch.read("f"), b"kept", "file of the other")
+            session.execute(
+                "import os\nfor folder, _, _ in os.walk('/mnt'):\n"
+                "    for name in os.listdir(folder):\n"
+                "        path = os.path.join(folder, name)\n"
+                "        if os.path.isdir(path): os.chmod(path, 0o700)\n"
+                "for folder, _, files in os.walk('/mnt', topdown=False):\n"
+                "    for name in files: open(os.path.join(folder, name), 'w').write('lie')"
+            )
+            _dead(branch, "a branch whose files another has changed")
+
+
+def _looks_into(sandbox: Sandbox, targets: Outside) -> None:
+    """The memory of a branch that stands still is closed to the others."""
+    with sandbox.session(limits=_LIMITS) as session:
+        session.execute("import os\nx = 1\npid = os.getpid()")
+        with session.fork() as branch:
+            reached = branch.execute(
+                "import os\nreached = []\nfor name in os.listdir('/proc'):\n"
+                "    if name.isdigit() and int(name) != os.getpid():\n"
+                "        for what in ('mem', 'maps', 'environ'):\n"
+                "            try: open(f'/proc/{name}/{what}', 'rb').close()\n"
+                "            except OSError: pass\n"
+                "            else: reached.append(what)\nreached"
+            )
+            _must(reached.stdout, "[]\n", "what is open of another branch")
+            found = branch.execute("open(f'/proc/{pid}/mem', 'r+b')")
+            _must(found.reason, "error", "opening another branch's memory")
+        _must(session.execute("x").stdout, "1\n", "memory of the stem")
+
+
+def _kills_branch(sandbox: Sandbox, targets: Outside) -> None:
+    """A branch that another killed is dead, and nothing else is wrong."""
+    with sandbox.session(limits=_LIMITS) as session:
+        session.execute("x = 1\nimport os")
+        with session.fork() as branch:
+            session.execute(
+                "for pid in range(2, 64):\n    if pid != os.getpid():\n"
+                "        try: os.kill(pid, 9)\n        except OSError: pass"
+            )
+            _dead(branch, "a branch that was killed")
+        _must(session.execute("x").stdout, "1\n", "memory of the stem")
+
+
+def _shares_handles(sandbox: Sandbox, targets: Outside) -> None:
+    """What was open at the fork does not lead from branch to branch."""
+    with sandbox.session(limits=_LIMITS) as session:
+        session.execute("import os\nf = open('f', 'w')\nr, w = os.pipe()\nd = os.open('.', 0)")
+        with session.fork() as branch:
+            branch.execute(
+                "f.write('branch'); f.flush()\n"
+                "os.close(os.open('made', os.O_CREAT | os.O_WRONLY, dir_fd=d))\n"
+                "os.write(w, b'branch')"
+            )
+            _must(session.read("f"), b"", "a file open at the fork")
+            _must([entry.path for entry in session.list()], ["f"], "files of the stem")
+            found = session.execute("os.set_blocking(r, False)\nos.read(r, 9)")
+            _must("BlockingIOError" in found.stderr, True, "a pipe open at the fork is empty")
+
+
 _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
     "state persists": _persists,
     "fork is independent in memory and files": _forks,
@@ -129,15 +208,29 @@ _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
     "threads refuse fork": _threads,
     "strays of a dropped branch die": _strays,
     "stopped between calls": _stops,
+    "files of another branch": _opens_folders,
+    "memory of another branch": _looks_into,
+    "kill of another branch": _kills_branch,
+    "handles open at a fork": _shares_handles,
 }
-_FORKS = {"fork is independent in memory and files", "restore after a kill", "threads refuse fork"}
+_FORKS = {
+    "fork is independent in memory and files",
+    "restore after a kill",
+    "threads refuse fork",
+    "files of another branch",
+    "memory of another branch",
+    "kill of another branch",
+    "handles open at a fork",
+}
+
+_HARMS = {"strays of a dropped branch die", "kill of another branch"}
 
 ATTACKS: tuple[Attack, ...] = tuple(
     Attack(
         name,
         "sessions",
         run,
-        harms=name == "strays of a dropped branch die",
+        harms=name in _HARMS,
         only=("cell", "docker") if name in _FORKS or "strays" in name else (),
     )
     for name, run in _CASES.items()

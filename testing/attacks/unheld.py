@@ -16,6 +16,7 @@ _ANYBODY = frozenset(
         "bpf, perf, io_uring, userfaultfd",
         "clock and host name",
         "extended attributes",
+        "queues that the whole machine shares",
         "TIOCSTI",
         "TCP",
         "UDP",

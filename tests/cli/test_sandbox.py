@@ -19,7 +19,7 @@ from palaestra.tool_sandbox.errors import SandboxError, SandboxUnavailable
 Run = Callable[..., int]
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FULL = Finding("cell", True, "full", ("pid", "seccomp"), (), "", 0.001)
-OFF = Finding("cell", False, "none", advice="user namespaces are off; do: sysctl ...")
+OFF = Finding("cell", False, "none", advice="sysctl ...", problem="user namespaces are off")
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +63,13 @@ def test_the_doctor_says_in_its_exit_code_whether_auto_would_isolate_fully(
 ) -> None:
     examined(monkeypatch, FULL)
     assert run("sandbox", "doctor") == 0
-    assert "auto reaches full" in capsys.readouterr().out
+    assert "fully isolated" in capsys.readouterr().out
     examined(monkeypatch, OFF, Finding("cell", True, "reduced", asked="reduced", p50=0.002))
     assert run("sandbox", "doctor") == 1
     shown = capsys.readouterr().out
-    assert "do: sysctl" in shown
-    assert "cell, reduced on request: reduced" in shown
+    assert "would refuse" in shown
+    assert "do       sysctl" in shown
+    assert 'cell (only with minimum="reduced"): reduced' in shown
     assert run("sandbox", "doctor", "--json") == 1
     assert "sysctl" in json.loads(capsys.readouterr().out)["backends"][0]["advice"]
 

@@ -9,7 +9,8 @@ import pytest
 from palaestra.envs.core import Env, EnvError, Pending, Step, run
 from palaestra.envs.outside import Workbench
 from palaestra.envs.tools import GradeCall, Job, SessionCall, tool
-from palaestra.tool_sandbox import BackendFailed, MissingFile, SessionDead
+from palaestra.testing.fakes import FakeSandbox
+from palaestra.tool_sandbox import BackendFailed, MissingFile, Result, SessionDead
 
 Work = Generator[Any, Any, str]
 
@@ -183,6 +184,18 @@ def test_a_backend_that_fails_is_ours(sandbox: Any, say: Any) -> None:
     sandbox.session = session
     [step] = finish([started(Files, sandbox)], [say("write", '{"path": "a", "text": "1"}')])
     assert (step.excluded, step.reason) == (True, "infrastructure")
+
+
+def test_a_batch_that_fails_for_one_job_is_answered_for_the_others(echo: Any, say: Any) -> None:
+    def answer(job: Job) -> Result:
+        if job.code == "b":
+            raise BackendFailed("gone")
+        return Result("ok", 0, stdout=job.code)
+
+    envs = [started(echo, FakeSandbox(answer)) for _ in "abc"]
+    steps = finish(envs, [say("run", f'{{"code": "{c}"}}') for c in "abc"])
+    assert [step.excluded for step in steps] == [False, True, False]
+    assert [step.messages[0].content for step in (steps[0], steps[2])] == ["a", "c"]
 
 
 def test_a_dead_session_is_replaced_by_one_with_the_files_of_the_start(sandbox: Any) -> None:

@@ -45,6 +45,20 @@ QUIXBUGS: dict[str, Any] = {
 }
 
 
+CRUXEVAL = {"id": "s", "code": "def f(a):\n    return a + 1\n", "input": "2", "output": "3"}
+EXERCISM: dict[str, Any] = {
+    "slug": "two-fer",
+    "stub": {"two_fer.py": "def two_fer(name):\n    pass\n"},
+    "example": {"example.py": "def two_fer(name):\n    return name\n"},
+    "tests": {
+        "two_fer_test.py": "import unittest\nfrom data import NAME\nfrom two_fer import two_fer\n",
+        "data.py": "NAME = 'x'\n",
+    },
+    "extra": {},
+    "tests_pass_on_stub": False,
+}
+
+
 def one(folder: Path, row: dict[str, Any]) -> Reference:
     path = folder / "tasks.jsonl"
     path.write_text(json.dumps(row) + "\n")
@@ -119,7 +133,52 @@ def test_a_row_that_cannot_be_graded_is_refused(
         one(tmp_path, row)
 
 
-@pytest.mark.parametrize(("name", "count"), [("humaneval", 100), ("mbpp", 724), ("quixbugs", 30)])
+def test_the_same_tests_are_there_as_code_and_as_the_end_of_a_plain_program(tmp_path: Path) -> None:
+    for row in (HUMANEVAL, MBPP):
+        found = one(tmp_path, row)
+        assert found.script is not None
+        exec(found.before + found.candidate + found.plain, {})
+        with pytest.raises(AssertionError):
+            exec(found.before + found.candidate.replace("+", "-") + found.plain, {})
+    assert one(tmp_path, HUMANEVAL).entry == "add"
+    assert one(tmp_path, MBPP).entry == ""
+
+
+def test_a_wrong_program_of_the_file_comes_along(tmp_path: Path) -> None:
+    assert one(tmp_path, {**QUIXBUGS, "buggy": "def add(a, b): return a"}).wrong.endswith("a")
+    assert one(tmp_path, EXERCISM).wrong == EXERCISM["stub"]["two_fer.py"]
+    assert one(tmp_path, {**EXERCISM, "tests_pass_on_stub": True}).wrong == ""
+
+
+def test_an_input_that_is_no_plain_data_becomes_part_of_the_program(tmp_path: Path) -> None:
+    found = one(tmp_path, CRUXEVAL)
+    assert isinstance(found.tests, Calls)
+    assert (found.tests.entry, found.tests.cases[0].args) == ("f", (2,))
+    found = one(tmp_path, {**CRUXEVAL, "input": "len('ab')"})
+    assert isinstance(found.tests, Calls)
+    assert (found.tests.entry, found.tests.cases[0].expected) == ("answer", 3)
+    space: dict[str, Any] = {}
+    exec(found.candidate, space)
+    assert space["answer"]() == 3
+
+
+def test_helpers_of_a_test_file_are_its_prelude(tmp_path: Path) -> None:
+    found = one(tmp_path, EXERCISM)
+    assert isinstance(found.tests, Script)
+    assert (found.tests.module, found.tests.prelude) == ("two_fer", "NAME = 'x'\n")
+    assert found.tests.source == "import unittest\nfrom two_fer import two_fer\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("humaneval", 100),
+        ("mbpp", 724),
+        ("quixbugs", 30),
+        ("cruxeval", 600),
+        ("exercism_python", 116),
+    ],
+)
 def test_every_row_of_a_public_file_is_read(name: str, count: int) -> None:
     path = DATA / name / f"{name}.jsonl.gz"
     if not path.is_file():

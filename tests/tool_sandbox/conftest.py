@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from palaestra.testing.victims import carriers
 from palaestra.tool_sandbox import Limits, MiB, Sandbox
 from palaestra.tool_sandbox.cell import StartFailed
 from palaestra.tool_sandbox.embedded import Embedded
@@ -36,20 +37,6 @@ def marked() -> Iterator[str]:
     word = f"palaestra_mark_{os.getpid()}_{os.urandom(4).hex()}"
     yield word
     assert not carriers(word), "a process of the guest is left"
-
-
-def carriers(word: str) -> list[int]:
-    """Processes whose command line holds a word."""
-    found: list[int] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    if word.encode() in file.read():
-                        found.append(int(name))
-            except OSError:
-                continue
-    return found
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,8 @@ from palaestra.tool_sandbox import (
     Sandbox,
     SandboxUnavailable,
     Script,
+    flags,
     image,
-    inspection,
     owners,
 )
 from palaestra.tool_sandbox import docker as backend
@@ -73,23 +73,40 @@ def test_files_travel_and_nothing_stays(sandbox: Sandbox) -> None:
     assert sandbox.execute("import os\nprint(os.listdir('/tmp'))").stdout == "[]\n"
 
 
+def wanted_of(container: Any, limits: Limits) -> dict[str, Any]:
+    user = int(container.attrs["Config"]["User"].split(":")[0])
+    labels = container.attrs["Config"]["Labels"]
+    return flags.hardening(limits, user, Path("/x"), labels)
+
+
 def test_a_container_shows_every_mandatory_flag(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
     container = ours(client)[0]
-    wanted = backend.hardening(
-        Limits(wall=5.0, memory=256 * MiB),
-        int(container.attrs["Config"]["User"].split(":")[0]),
-        Path("/x"),
-    )
-    assert inspection.compare(container, wanted) == []
+    wanted = wanted_of(container, Limits(wall=5.0, memory=256 * MiB))
+    assert flags.compare(container.attrs, wanted) == []
     host = container.attrs["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert host["CapAdd"] is None
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
     assert host["NetworkMode"] == "none"
     assert host["ReadonlyRootfs"] is True
     assert host["Privileged"] is False
     assert host["PidMode"] == ""
+    assert host["IpcMode"] == "private"
     assert host["Binds"] is None
+    assert host["PidsLimit"] == 20
+    assert host["Memory"] == host["MemorySwap"] >= 256 * MiB
+    assert host["NanoCpus"] > 0
+    assert host["ShmSize"] == MiB
+    assert [(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]] == [("core", 0, 0)]
+    assert host["LogConfig"]["Type"] == "none"
+    assert not host["Init"]
+    assert host["AutoRemove"] is True
+    config = container.attrs["Config"]
+    assert int(config["User"].split(":")[0]) > 1_000_000_000
+    assert {"exec", "nosuid", "nodev", "mode=700"} <= set(host["Tmpfs"]["/mnt"].split(","))
+    assert {owners.OWNER, owners.PID, owners.BOOT} <= set(config["Labels"])
+    assert config["Labels"][owners.PID] == owners.own_pid()
     inside = {mount["Destination"] for mount in container.attrs["Mounts"]}
     assert inside == {*image.guest_files().values(), image.DOOR}
     assert not any(mount["RW"] for mount in container.attrs["Mounts"])
@@ -97,9 +114,42 @@ def test_a_container_shows_every_mandatory_flag(sandbox: Sandbox, client: Any) -
 
 def test_a_flag_the_engine_did_not_take_is_named(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
-    wanted = backend.hardening(Limits(), 5, Path("/x"))
-    wrong = inspection.compare(ours(client)[0], {**wanted, "cap_drop": ["NET_RAW"]})
-    assert {"cap_drop", "user", "mem_limit"} <= set(wrong)
+    container = ours(client)[0]
+    wanted = {**flags.hardening(Limits(), 5, Path("/x"), {"a": "b"}), "cap_drop": ["NET_RAW"]}
+    assert {"cap_drop", "user", "mem_limit", "labels"} <= set(
+        flags.compare(container.attrs, wanted)
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "complaint"),
+    [
+        ("HostConfig", "Ulimits", None, "ulimits"),
+        ("HostConfig", "Ulimits", [{"Name": "core", "Soft": 0, "Hard": 5}], "ulimits"),
+        ("HostConfig", "Tmpfs", {"/mnt": "rw"}, "tmpfs"),
+        ("HostConfig", "ShmSize", 64 * MiB, "shm_size"),
+        ("HostConfig", "LogConfig", {"Type": "json-file"}, "log_config"),
+        ("HostConfig", "SecurityOpt", None, "security_opt"),
+        ("HostConfig", "SecurityOpt", ["seccomp=unconfined"], "security_opt"),
+        ("HostConfig", "Privileged", True, "Privileged"),
+        ("HostConfig", "PidMode", "host", "PidMode"),
+        ("HostConfig", "Binds", ["/:/host"], "Binds"),
+        ("HostConfig", "CapAdd", ["SYS_ADMIN"], "CapAdd"),
+        ("HostConfig", "PidsLimit", 0, "pids_limit"),
+        ("HostConfig", "NetworkMode", "bridge", "network_mode"),
+        ("Config", "User", "", "user"),
+        ("Config", "Labels", None, "labels"),
+        ("", "Mounts", [], "mounts"),
+    ],
+)
+def test_each_flag_that_reads_otherwise_is_named(
+    sandbox: Sandbox, client: Any, where: str, name: str, value: object, complaint: str
+) -> None:
+    sandbox.execute("pass")
+    attrs: dict[str, Any] = ours(client)[0].attrs
+    wanted = wanted_of(ours(client)[0], Limits(wall=5.0, memory=256 * MiB))
+    changed = {**attrs[where], name: value} if where else value
+    assert flags.compare({**attrs, where or name: changed}, wanted) == [complaint]
 
 
 def test_the_door_is_closed_behind_the_guest(sandbox: Sandbox, client: Any) -> None:
@@ -122,6 +172,14 @@ def test_time_memory_and_output_have_their_words(sandbox: Sandbox) -> None:
     assert sandbox.execute("x = bytearray(1 << 31)").reason == "memory"
     flood = "while True: print('x' * 10000)"
     assert sandbox.execute(flood, limits=Limits(wall=20.0)).reason == "output"
+
+
+def test_the_limit_of_memory_is_the_programs_and_not_the_interpreters(host: str) -> None:
+    hold = "held = bytearray(1 << 20) * {}\nprint(len(held) >> 20)"
+    with Sandbox("docker", workers=1, limits=Limits(memory=128 * MiB)) as sandbox:
+        fits, more = (sandbox.execute(hold.format(size)) for size in (100, 170))
+    assert (fits.reason, fits.stdout) == ("ok", "100\n")
+    assert (more.reason, more.stdout) == ("memory", "")
 
 
 def test_calls_and_scripts_are_graded_in_containers(sandbox: Sandbox) -> None:
@@ -254,6 +312,34 @@ def test_an_image_is_built_on_another_one(host: str, client: Any) -> None:
     client.images.remove(name)
 
 
+def test_an_image_is_made_from_a_folder_with_a_root_file_system(
+    host: str, client: Any, tmp_path: Path
+) -> None:
+    data, _ = image.pack("self")
+    with tarfile.open(fileobj=BytesIO(data)) as archive:
+        archive.extractall(tmp_path, filter="tar")
+    stale = tmp_path / image.INSIDE.lstrip("/") / "guest" / "stale.py"
+    stale.write_text("of a guest that was")
+    name = backend.build(rootfs=str(tmp_path), tag="palaestra-test:folder")
+    labels = client.images.get(name).labels
+    assert labels[image.PYTHON].startswith("/opt/python/bin/python3.")
+    assert labels[image.GUEST] == image.digest()
+    with Sandbox("docker", image=name, workers=1) as sandbox:
+        assert sandbox.execute("print(1)").stdout == "1\n"
+    client.images.remove(name)
+    with tarfile.open(fileobj=BytesIO(image.pack(str(tmp_path))[0])) as archive:
+        assert not [entry for entry in archive.getnames() if "stale" in entry]
+
+
+def test_an_image_holds_the_guests_own_files() -> None:
+    data, _ = image.pack("self")
+    with tarfile.open(fileobj=BytesIO(data)) as archive:
+        for path, inside in image.baked_files().items():
+            file = archive.extractfile(inside.lstrip("/"))
+            assert file is not None
+            assert file.read() == path.read_bytes()
+
+
 def test_a_root_file_system_needs_an_interpreter(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="no python"):
         image.pack(str(tmp_path))
@@ -273,6 +359,7 @@ def test_the_machines_own_image_holds_nothing_of_the_machine() -> None:
     assert not [name for name in names if "site-packages" in name or "__pycache__" in name]
 
 
+@pytest.mark.timeout(900)  # every named attack, one after another
 @pytest.mark.skipif(os.geteuid() != 0, reason="this suite runs as a plain user already")
 def test_a_plain_user_of_the_engine_sees_the_same(host: str) -> None:
     arguments = ["-p", "no:cacheprovider", "-q", "-m", "docker", "-k", "docker_holds"]
@@ -280,7 +367,7 @@ def test_a_plain_user_of_the_engine_sees_the_same(host: str) -> None:
         [sys.executable, "-m", "pytest", str(CONFORMANCE), *arguments],
         env={"DOCKER_HOST": host},
         groups=[os.stat(host.removeprefix("unix://")).st_gid],
-        timeout=290.0,
+        timeout=880.0,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "passed" in done.stdout.strip().splitlines()[-1]

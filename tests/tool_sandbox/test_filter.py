@@ -11,6 +11,7 @@ from palaestra.tool_sandbox.guest.syscalls import NUMBERS, TABLES, call
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
+ENOMEM = 0x0005000C
 SHAPES = [
     calls.Shape(),
     calls.Shape(group=True),
@@ -128,6 +129,29 @@ def test_the_upper_half_of_an_argument_cannot_smuggle() -> None:
     program = calls.program("x86_64", calls.Shape(group=True))
     number = TABLES["x86_64"]["kill"]
     assert verdict(program, ARCH["x86_64"], number, (1 | 1 << 32, 9)) == EPERM
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(
+    ("length", "flags", "answer"),
+    [
+        (1 << 30, 0x22, ALLOW),
+        (1 << 30, 0x01, ALLOW),
+        (4096, 0x21, ALLOW),
+        (4097, 0x21, ENOMEM),
+        (1 << 32, 0x21, ENOMEM),
+        (1 << 20, 0x4021, ENOMEM),
+    ],
+)
+def test_shared_memory_that_no_look_would_show_needs_a_group(
+    machine: str, length: int, flags: int, answer: int
+) -> None:
+    number = TABLES[machine]["mmap"]
+    arguments = (0, length, 3, flags)
+    alone = calls.program(machine, calls.Shape())
+    assert verdict(alone, ARCH[machine], number, arguments) == answer
+    counted = calls.program(machine, calls.Shape(group=True))
+    assert verdict(counted, ARCH[machine], number, arguments) == ALLOW
 
 
 def test_without_namespaces_kill_reaches_the_own_group_only() -> None:

@@ -20,6 +20,7 @@ from palaestra.tool_sandbox import (
     Report,
     Result,
     Sandbox,
+    Script,
     Streams,
     grading,
     values,
@@ -110,11 +111,7 @@ def test_equality_of_plain_values_is_pythons(value: Any) -> None:
 
 
 def pipe(*found: Any) -> bytes:
-    data = b""
-    for row in found:
-        body = values.encode(row)
-        data += guest_rows.LENGTH.pack(len(body)) + body
-    return data
+    return b"".join(guest_rows.row(k, what, values.encode(value)) for k, what, value in found)
 
 
 def judged(
@@ -142,12 +139,14 @@ def test_rows_in_order_are_judged_one_by_one() -> None:
         pipe(row(0, 0), row(0, 0)),
         pipe(row(0, 0), row(1, 2), row(2, 4), row(3, 6), row(4, 8)),
         pipe(row(0, 0), row(2, 4)),
-        pipe("no row"),
-        pipe((0,)),
-        pipe((0, "row")),
+        guest_rows.row(0, guest_rows.VALUE, b""),
+        guest_rows.row(0, guest_rows.VALUE, values.encode(0) + b"N"),
+        guest_rows.row(0, guest_rows.VALUE, values.encode("0")[:-1]) + pipe(row(1, 2)),
+        b"\x00\x00\x00\x00",
         b"\x04\x00\x00\x00abcd",
+        b"\x05\x00\x00\x00abcde",
     ],
-    ids=["swapped", "twice", "extra", "gap", "text", "short", "two", "noise"],
+    ids=["swapped", "twice", "extra", "gap", "empty", "two", "beyond", "bare", "short", "noise"],
 )
 def test_a_channel_that_carries_anything_else_fails_every_case(data: Any) -> None:
     found, forged = judged(data)
@@ -185,6 +184,9 @@ def test_any_bytes_in_the_channel_give_verdicts_and_never_a_pass_by_chance(data:
         ("ValueError", "ValueError", "Exception", False),  # a class that only has the name
         ("ValueError", "KeyError", "KeyError", False),
         ("NoSuchName", "Other", "Exception", False),
+        ("BankError", "Overdrawn/BankError", "Exception", True),
+        ("Other", "Overdrawn/BankError", "Exception", False),
+        ("IOError", "FileNotFoundError", "FileNotFoundError", True),
     ],
 )
 def test_an_expected_exception_is_matched_by_our_own_hierarchy(
@@ -193,13 +195,13 @@ def test_an_expected_exception_is_matched_by_our_own_hierarchy(
     nearest: str,
     passes: bool,
 ) -> None:
-    data = pipe((0, guest_rows.RAISED, kind, nearest, "text", ""))
+    data = pipe((0, guest_rows.RAISED, (kind, nearest, "text", "")))
     found, _ = judged(data, (Case(raises=raises),))
     assert found == ["pass" if passes else "raised"]
 
 
 def test_an_exception_while_loading_is_no_expected_one() -> None:
-    data = pipe((0, guest_rows.RAISED, "ValueError", "ValueError", "", "while loading"))
+    data = pipe((0, guest_rows.RAISED, ("ValueError", "ValueError", "", "while loading")))
     assert judged(data, (Case(raises="ValueError"),))[0] == ["raised"]
 
 
@@ -254,6 +256,13 @@ def test_exceptions_and_missing_functions_have_their_words(sandbox: Sandbox) -> 
     assert "SyntaxError" in report.result.stderr
 
 
+def test_no_detail_holds_half_a_character(sandbox: Sandbox) -> None:
+    code = "def f(x): raise ValueError(chr(0xD800))"
+    for tests in (Calls("f", (Case((0,)),)), Script("f(0)")):
+        (verdict,) = sandbox.grade(code, tests).verdicts
+        assert verdict.detail.encode().startswith(b"ValueError: ?")
+
+
 def test_no_cases_are_no_pass(sandbox: Sandbox) -> None:
     assert not sandbox.grade("def f(): pass", Calls("f", ())).passed
 
@@ -303,7 +312,7 @@ CHEATS = {
     "rows before the driver's": (
         "import sys\nvalues = next(m for n, m in sys.modules.items() if n.endswith('.values'))\n"
         "rows = next(m for n, m in sys.modules.items() if n.endswith('guest.rows'))\n"
-        "for k in range(4): rows.put(5, values.encode((k, rows.VALUE, 2 * k)))\n"
+        "for k in range(4): rows.put(5, rows.row(k, rows.VALUE, values.encode(2 * k)))\n"
         "def f(n): return None"
     ),
     "a closed channel": "import os\nos.close(5)\ndef f(n): return 2 * n",
@@ -391,6 +400,15 @@ def test_what_was_printed_before_a_fork_is_printed_once(sandbox: Sandbox) -> Non
     assert report.result.stdout == "loading0123"
 
 
+def test_answers_larger_than_a_pipe_arrive_and_survive_a_hang(sandbox: Sandbox) -> None:
+    sizes = (10, 300_000, 70_000, 1_000_000)
+    cases = tuple(Case((size,), expected="x" * size) for size in sizes)
+    assert sandbox.grade("def f(n): return 'x' * n", Calls("f", cases)).passed
+    hangs = "def f(n):\n    while n == 1_000_000: pass\n    return 'x' * n"
+    report = sandbox.grade(hangs, Calls("f", cases), limits=Limits(wall=0.5))
+    assert [v.outcome for v in report.verdicts] == ["pass", "pass", "pass", "timeout"]
+
+
 def test_wrong_tests_are_refused_before_anything_runs(sandbox: Sandbox) -> None:
     before = sandbox.stats.executions
     for case in (Case((object(),)), Case(expected=object()), Case(tolerance=-1.0)):
@@ -433,6 +451,15 @@ def test_streams_need_a_program_that_ends_well(sandbox: Sandbox) -> None:
         assert not report.passed
 
 
+def test_only_what_was_written_to_stdout_counts(sandbox: Sandbox) -> None:
+    noisy = "import sys\nprint('x' * 100_000, file=sys.stderr)\nprint(3)"
+    assert sandbox.grade(noisy, Streams((("", "3"),))).passed
+    assert sandbox.grade("\ufeffprint(3)", Streams((("", "3"),))).passed
+    for match in ("exact", "tokens"):
+        undecodable = "import sys\nsys.stdout.buffer.write(b'\\xff')"
+        assert not sandbox.grade(undecodable, Streams((("", "\ufffd"),), _any(match))).passed
+
+
 def test_a_stream_longer_than_the_output_limit_is_still_compared(sandbox: Sandbox) -> None:
     expected = "x" * 5000
     report = sandbox.grade(
@@ -466,6 +493,31 @@ def test_an_assertion_of_literals_becomes_a_case(source: str, expected: Any) -> 
     assert case.expected == expected
     assert case.tolerance is None
     assert calls_from_assert(source, "g") is None
+
+
+ASKED: list[tuple[str, list[Any], list[Any]]] = [
+    ("assert f(1) == True", [True, 1, 1.0], [2, None, [1]]),
+    ("assert f(1)", [True, 1, 2, "no", [0]], [False, 0, None, "", []]),
+    ("assert not f(1)", [False, 0, None, "", {}], [True, -1, "0", (0,)]),
+    ("assert f(1) is True", [True], [1, 1.0, "True", None]),
+    ("assert f(1) is None", [None], [False, 0, ""]),
+]
+
+
+@pytest.mark.parametrize(("source", "passing", "failing"), ASKED)
+def test_a_case_asks_for_what_the_assertion_asks(
+    source: str, passing: list[Any], failing: list[Any]
+) -> None:
+    case = calls_from_assert(source)
+    assert case is not None
+    for value in (*passing, *failing):
+
+        def f(_: int, value: object = value) -> object:
+            return value
+
+        told = bool(eval(source.removeprefix("assert "), {"f": f}))
+        assert told == any(value is one for one in passing)
+        assert (judged(pipe(row(0, value)), (case,))[0] == ["pass"]) == told
 
 
 @pytest.mark.parametrize(
@@ -577,6 +629,14 @@ def test_odd_tests_and_candidates_are_refused_by_name(cells: Sandbox) -> None:
         Calls("f", (Case(args=5),)),  # type: ignore[arg-type]
         Calls("f", (Case(kwargs={1: 2}),)),  # type: ignore[arg-type]
         Calls("f", (Case(tolerance="x"),)),  # type: ignore[arg-type]
+        Calls("f", (Case(raises=ValueError),)),  # type: ignore[arg-type]
+        Calls("f", (Case(name=5),)),  # type: ignore[arg-type]
+        Calls("f", (Case(by="is"),)),  # type: ignore[arg-type]
+        Calls("f", good.cases[0]),  # type: ignore[arg-type]
+        Calls("f", None),  # type: ignore[arg-type]
+        Calls("Solution().f", good.cases),
+        Calls("f", (Case(expected="x" * (1 << 20)),) * 8),
+        Calls("f", (Case(expected="x" * (5 << 20)),)),
     ]
     for tests in odd:
         with pytest.raises(BadRequest):
@@ -584,3 +644,11 @@ def test_odd_tests_and_candidates_are_refused_by_name(cells: Sandbox) -> None:
     for candidate in (5, None, "x" * (16 << 20)):
         with pytest.raises(BadRequest):
             cells.grade(candidate, good)  # type: ignore[arg-type]
+
+
+def test_odd_streams_are_refused_by_name(cells: Sandbox) -> None:
+    odd: list[Any] = [None, 5, (1,), "ab", (("a", "b", "c"),), ((b"a", b"b"),), ((None, "b"),)]
+    odd += [(("a", "\ud800"),), (("\ud800", "a"),), iter([("a", "b")]), (("", "x" * (2 << 20)),)]
+    for pairs in odd:
+        with pytest.raises(BadRequest, match=r"Streams|stdout"):
+            cells.grade("print(1)", Streams(pairs))

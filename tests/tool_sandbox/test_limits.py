@@ -3,8 +3,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from palaestra.tool_sandbox import BadRequest, Limits, Result
+from palaestra.tool_sandbox import BadRequest, Job, Limits, MiB, Result
 from palaestra.tool_sandbox.outcome import judge, reason_of
+from palaestra.tool_sandbox.requests import request_of
 from palaestra.tool_sandbox.wire import CAUSES, Ending
 
 
@@ -64,7 +65,9 @@ def test_an_unset_result_is_not_truncated() -> None:
         (Ending(0, 0), "ok"),
         (Ending(0, 3), "error"),
         (Ending(0, 137), "memory"),
-        (Ending(0, -24), "cpu"),
+        (Ending(0, -24, cpu=1.0), "cpu"),
+        (Ending(0, -24, cpu=0.8), "cpu"),
+        (Ending(0, -24, cpu=0.1), "killed"),
         (Ending(0, -9, cpu=2.0), "cpu"),
         (Ending(0, -9, cpu=0.5), "killed"),
         (Ending(0, -11), "killed"),
@@ -86,3 +89,21 @@ def test_bytes_that_are_no_text_become_replacement_characters() -> None:
 def test_a_value_that_does_not_parse_is_none() -> None:
     ending = Ending(0, 0, rows=b"\xffgarbage")
     assert judge(ending, True, (), {}, 1.0).result.value is None
+
+
+@pytest.mark.parametrize(
+    ("files", "stdin", "words"),
+    [
+        ({"a": "1", "a/b": "2"}, "", "paths below it"),
+        ({"a": "x" * (2 * MiB)}, "", "file_size"),
+        ({}, "x" * (2 * MiB), "'stdin' has"),
+        ({f"f{k}": "x" * MiB for k in range(9)}, "", "disk"),
+        ({f"d{k}/f": "" for k in range(9)}, "", "inodes"),
+    ],
+)
+def test_what_cannot_be_put_into_the_folder_is_refused(
+    files: dict[str, str], stdin: str, words: str
+) -> None:
+    small = Limits(file_size=MiB, disk=8 * MiB, inodes=16)
+    with pytest.raises(BadRequest, match=words):
+        request_of(Job("pass", stdin=stdin, files=files), small)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -18,8 +19,6 @@ from palaestra.tool_sandbox import (
     SandboxUnavailable,
 )
 from palaestra.tool_sandbox import backends as choices
-from palaestra.tool_sandbox.advice import advise
-from palaestra.tool_sandbox.cell import StartFailed
 from palaestra.tool_sandbox.limits import Isolation
 from palaestra.tool_sandbox.stats import Counters, Latency
 
@@ -124,6 +123,18 @@ def test_other_limits_get_cells_of_their_own(cells: Sandbox) -> None:
         assert int(result.stdout) == disk
 
 
+def test_coroutines_grade_many(cells: Sandbox) -> None:
+    tests = Calls(entry="f", cases=(Case(args=(2,), expected=4),))
+    programs = ["f = lambda x: 2 * x", "f = abs", "f = lambda x: x + 2"]
+
+    async def main() -> list[bool]:
+        one = await cells.agrade(programs[0], tests)
+        pairs = [(program, tests) for program in programs]
+        return [one.passed] + [report.passed async for report in cells.agrade_many(pairs)]
+
+    assert asyncio.run(main()) == [True, True, False, True]
+
+
 def test_calls_are_graded(cells: Sandbox) -> None:
     tests = Calls(entry="f", cases=(Case(args=(2,), expected=4), Case(args=(3,), expected=9)))
     assert cells.grade("def f(x): return x * x", tests).passed
@@ -137,6 +148,27 @@ def test_calls_are_graded(cells: Sandbox) -> None:
         {"backend": "cells"},
         {"minimum": "some"},
         {"workers": 0},
+        {"workers": -1},
+        {"workers": "2"},
+        {"workers": True},
+        {"workers": 1.5},
+        {"workers": math.nan},
+        {"workers": 10**9},
+        {"limits": 5},
+        {"preload": "json"},
+        {"preload": [5]},
+        {"preload": ["a\0b"]},
+        {"preload": 5},
+        {"python": 5},
+        {"python": ""},
+        {"readable": "/etc"},
+        {"readable": ["/nonexistent"]},
+        {"readable": [5]},
+        {"readable": ["/a\0"]},
+        {"network": "docs.python.org"},
+        {"image": 5},
+        {"backend": None},
+        {"minimum": None},
         {"backend": "process"},
     ],
 )
@@ -261,49 +293,6 @@ def test_a_quantile_is_the_bound_of_its_class() -> None:
     latency = counters._histograms[0].freeze()  # pyright: ignore[reportPrivateUsage]
     assert 0.002 <= latency.quantile(0.5) < 0.004
     assert 0.1 <= latency.quantile(0.99) < 0.2
-
-
-class Refusing:
-    """A backend on a machine that forbids something."""
-
-    name = "cell"
-    lacks = ""
-
-    def __init__(self, step: str, code: int) -> None:
-        self.failure = StartFailed(step, code, "no")
-
-    def begin(self, limits: Limits) -> object:
-        raise self.failure
-
-    def close(self) -> None: ...
-    def forget(self) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("step", "code", "words"),
-    [
-        ("unshare", 28, "user.max_user_namespaces"),
-        ("unshare", 1, "unprivileged_userns_clone"),
-        ("proc", 1, "systempaths=unconfined"),
-        ("pivot_root", 1, "SYS_ADMIN"),
-        ("seccomp", 22, "CONFIG_SECCOMP_FILTER"),
-        ("self-test", 0, "doctor"),
-    ],
-)
-def test_a_machine_that_forbids_a_step_is_told_its_remedy(
-    monkeypatch: pytest.MonkeyPatch, step: str, code: int, words: str
-) -> None:
-    monkeypatch.setattr(choices, "candidates", lambda wish: [lambda: Refusing(step, code)])  # type: ignore[misc]  # pyright: ignore
-    sandbox = Sandbox("cell")
-    with pytest.raises(SandboxUnavailable, match=words.replace(".", r"\.")) as caught:
-        sandbox.execute("1")
-    assert step in str(caught.value)
-    assert 'reaches "full"' in str(caught.value)
-
-
-def test_other_failures_point_at_the_doctor() -> None:
-    assert "above" in advise(ValueError("x"))
-    assert "preload" in advise(StartFailed("preload", 0, "x"))
 
 
 def test_an_interpreter_that_does_not_exist_is_unavailable() -> None:

@@ -493,7 +493,7 @@ def test_hostile_answers_end_a_question_with_one_error() -> None:
         with ours, theirs:
             body = values.encode(shape)
             theirs.sendall(len(body).to_bytes(4, "little") + body)
-            link = proxies.Link(ours)
+            link = proxies.Link(ours.fileno())
             with pytest.raises((talk.Gone, proxies.Inexpressible, Exception)):
                 link.ask(link.root(), "get", "x")
 
@@ -526,3 +526,173 @@ def test_what_is_no_text_is_a_bad_request(sandbox: Sandbox) -> None:
     for candidate, tests in ((5, Script("pass")), (TWICE, Script(5))):  # type: ignore[arg-type]
         with pytest.raises(BadRequest):
             sandbox.grade(candidate, tests)  # type: ignore[arg-type]
+
+
+# --- a candidate's word where the tests ask for a value ------------------------------------------
+
+SLIER = (
+    SLY.replace("class Sly:", "class Sly:\n    def __init__(self, *a): pass")
+    + "    def __getattr__(self, name): return lambda *a: True\n"
+    + "    def __round__(self, *a): return 0\n"
+    + "    __float__ = __int__ = __index__ = __neg__ = __len__\n"
+)
+OWN = SLIER + "class Solution(Sly):\n    same = Sly()\n    def f(self, x): return "
+UNIT = "import unittest\nclass T(unittest.TestCase):\n    def test_f(self): "
+WORDS = {
+    "a method's object": (OWN + "Sly()", "assert abs(Solution().f(2) - 4) < 1e-6"),
+    "a method's own object": (OWN + "self", "assert abs(4 - Solution().f(2)) < 1e-6"),
+    "a method's class": (OWN + "Solution", "assert 4 in Solution().f(2)"),
+    "an item": (OWN + "[Sly()]", "assert Solution().f(2)[0] % 4 == 0"),
+    "an attribute": (OWN + "0", "assert Solution.same - 4 == 0"),
+    "nearly": (OWN + "Sly()", UNIT + "self.assertAlmostEqual(Solution().f(2), 4.0)"),
+    "a constant": (SLIER + "PI = Sly()", "assert abs(PI - 3.14) < 0.01"),
+    "a function in capitals": (
+        SLIER + "def Find_It(x): return Sly()",
+        "assert Find_It(2) - 4 == 0",
+    ),
+    "a number": (SLIER + "def f(x): return Sly()", "assert int(f(2)) == float(f(2)) == -f(2) == 0"),
+    "starts with all": (SLIER + "def f(x): return Sly()", "assert f(2).startswith('four')"),
+    "a subset of all": (SLIER + "def f(x): return Sly()", "assert f(2).issubset({1, 4})"),
+    "a set that was told": (
+        "class Told:\n    def difference(self, other):\n        self.seen = other\n"
+        "        return set()\n    def __iter__(self): return iter(self.seen)\n"
+        "def f(x): return Told()",
+        UNIT + "self.assertSetEqual(f(2), {1, 4})",
+    ),
+    "a module of its own": (
+        "class math:\n    isclose = staticmethod(lambda *a: True)\ndef f(x): return 0",
+        "assert math.isclose(f(2), 4.0)",
+    ),
+    "builtins by a star": (
+        "set = sorted = abs = lambda *a: 0\ndef f(x): return 0",
+        "from solution import *\nassert abs(f(2) - 4) == 0 and set(f(2)) == set([4])",
+    ),
+    "the tests' own name by a star": (
+        "__all__ = ['f', '__name__']\ndef f(x): return 0",
+        "from solution import *\n" + UNIT + "self.assertEqual(f(2), 4)",
+    ),
+    "helpers by a star": (
+        "def near(*a): return True\nmath = near\ndef f(x): return 0",
+        "import math\ndef near(a, b): return math.isclose(a, b)\n"
+        "from solution import *\nassert near(f(2), 4)",
+    ),
+    "an exit that is swallowed": (
+        "import os\ndef f(x): os._exit(0)",
+        "try:\n    f(2)\nexcept BaseException:\n    pass",
+    ),
+    "an exit where a failure is expected": (
+        "import os\ndef f(x): os._exit(0)",
+        UNIT.replace("    def", "    @unittest.expectedFailure\n    def") + "self.assertTrue(f(2))",
+    ),
+    "a property named next": (
+        "class N:\n    @property\n    def next(self): raise StopIteration\ndef f(x): return N()",
+        "assert all(map(lambda n: f(n).next == 4, [1, 2]))",
+    ),
+    "after the last test": (
+        "def f(x): return 4 if x == 2 else 1 / 0",
+        UNIT + "self.assertEqual(f(2), 4)\n    @classmethod\n"
+        "    def tearDownClass(cls): assert f(3) == 6",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "source"), WORDS.values(), ids=WORDS)
+def test_a_candidates_word_stands_for_no_value(sandbox: Sandbox, code: str, source: str) -> None:
+    assert not sandbox.grade(code, Script(source)).passed
+
+
+NOBODY = {
+    "a check": "def check(candidate): assert candidate(2) == 5",
+    "a test class": "class TestF:\n    def test_f(self): assert f(2) == 5",
+    "a coroutine": "async def test_f(): assert f(2) == 5",
+}
+
+
+@pytest.mark.parametrize("source", NOBODY.values(), ids=NOBODY)
+def test_what_nobody_runs_is_no_pass(sandbox: Sandbox, source: str) -> None:
+    report = sandbox.grade(TWICE, Script(source))
+    assert outcome(report) == ["malformed"]
+    assert "nothing runs it" in report.verdicts[0].detail
+
+
+@pytest.mark.parametrize("code", [TWICE, ""])
+def test_a_script_that_asks_nothing_is_no_pass(sandbox: Sandbox, code: str) -> None:
+    source = "def main(): assert f(2) == 5\nif __name__ == '__main__': main()\n"
+    assert outcome(sandbox.grade(code, Script(source))) == ["malformed"]
+    assert passes(sandbox, "LIMIT = 5", "assert LIMIT == 5")
+
+
+def test_test_functions_that_nobody_calls_are_run(sandbox: Sandbox) -> None:
+    source = "def test_a(): assert f(2) == 4\ndef test_b(): assert f(2) == 5\n"
+    report = sandbox.grade(TWICE, Script(source))
+    assert [(v.name, v.outcome) for v in report.verdicts] == [
+        ("test_a", "pass"),
+        ("test_b", "wrong"),
+    ]
+    called = "log = []\ndef test_a(): log.append(f(2))\ntest_a()\nassert log == [4]\n"
+    assert outcome(sandbox.grade(TWICE, Script(called))) == ["pass"]
+
+
+HONEST = {
+    "attributes of an error": (
+        "class Low(Exception):\n    def __init__(self, need):\n        self.need = need\n"
+        "    def __str__(self): return f'need {self.need}'\ndef f(x): raise Low(x)",
+        "try:\n    f(5)\nexcept Exception as e:\n    assert e.need == 5 and str(e) == 'need 5'\n"
+        "else:\n    assert False",
+    ),
+    "an error with two bases": (
+        "class A(Exception): pass\nclass B(A, ValueError): pass\ndef f(x): raise B(x)",
+        "from solution import A, f\ntry:\n    f(1)\nexcept ValueError as e:\n"
+        "    assert isinstance(e, A)\nelse:\n    assert False",
+    ),
+    "a standard module nobody imported": (
+        "def f(x): return x / 3",
+        "assert math.isclose(f(1), 0.333333, rel_tol=1e-5)",
+    ),
+    "an object named as a module": (
+        "class Q:\n    def enqueue(self, x): self.last = x\nqueue = Q()",
+        "queue.enqueue(3)\nassert queue.last == 3",
+    ),
+    "arithmetic of its own class": (
+        "class V:\n    def __init__(self, x): self.x = x\n"
+        "    def __add__(self, k): return V(self.x + getattr(k, 'x', k))\n"
+        "    def __abs__(self): return abs(self.x)\n    def __contains__(self, x): return x == 1\n"
+        "    def startswith(self, x): return True",
+        "assert abs(V(1) + 2 + V(-5)) == 2 and 1 in V(3) and V(0).startswith('a')",
+    ),
+    "words about itself": (
+        "def f(x: int):\n    'Text.'\nclass P:\n    def __format__(self, how): return 'P' + how",
+        "assert f.__doc__ == 'Text.' and f.__annotations__ == {'x': int} and f'{P():z}' == 'Pz'",
+    ),
+    "a last line that runs the tests": (
+        TWICE,
+        "import unittest\nclass T(unittest.TestCase):\n"
+        "    def test_a(self): self.assertEqual(f(2), 4)\nunittest.main()\n",
+    ),
+    "a byte order mark": ("\ufeffdef f(x): return x", "assert f(1) == 1"),
+    "a star beside a builtin": (
+        "def sum(x): return 0\ndef f(x): return x",
+        "from solution import *\nassert f(1) == 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "source"), HONEST.values(), ids=HONEST)
+def test_an_honest_candidate_passes(sandbox: Sandbox, code: str, source: str) -> None:
+    report = sandbox.grade(code, Script(source))
+    assert report.passed, report.verdicts
+
+
+def test_odd_scripts_are_refused_by_name(sandbox: Sandbox) -> None:
+    odd: list[dict[str, Any]] = [
+        {"names": "f"},
+        {"names": 5},
+        {"names": (1,)},
+        {"module": None},
+        {"call": 5},
+    ]
+    for more in odd:
+        with pytest.raises(BadRequest, match=next(iter(more))):
+            sandbox.grade(TWICE, Script("assert f(1) == 2", **more))
+    with pytest.raises(BadRequest, match="empty"):
+        sandbox.grade(TWICE, Script(" \n"))

@@ -6,9 +6,6 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from palaestra.tool_sandbox import (
     BadRequest,
     FileProblem,
@@ -19,8 +16,10 @@ from palaestra.tool_sandbox import (
     SandboxError,
     Session,
     SessionDead,
+    wire,
 )
 from palaestra.tool_sandbox.embedded import Processes
+from palaestra.tool_sandbox.guest import turns
 
 pytestmark = pytest.mark.linux
 
@@ -227,18 +226,14 @@ def test_strays_of_a_dropped_branch_die(session: Session) -> None:
     other = session.fork()
     other.shell("(setsid sleep 60 &) > /dev/null 2>&1")
     probe = "import os; len([p for p in os.listdir('/proc') if p.isdigit()])"
-    assert int(session.execute(probe).stdout) >= 3
+    assert int(session.execute(probe).stdout) >= 2  # it and the stray; the branch hides
     other.close()
     assert int(session.execute(probe).stdout) == 1
 
 
 def test_what_is_said_unasked_spoils_nothing_but_the_own_call(session: Session) -> None:
-    forged = (
-        "import os, struct, json\n"
-        "b = json.dumps({'status': 77}).encode()\n"
-        "b = struct.pack('<HI', 1, len(b)) + b\n"
-        "n = os.write(3, b'PA\\x01\\x15' + struct.pack('<II', 1, len(b)) + b)\n"
-    )
+    word = wire.pack(wire.ANSWER, 1, turns.pack_word(77))
+    forged = f"import os\nn = os.write(3, {word!r})"
     assert session.execute(forged).exit_code == 77
     assert session.execute("1 + 1").stdout == "2\n"
 
@@ -284,67 +279,6 @@ def test_a_cell_killed_under_a_session_is_lost_and_then_dead(cells: Sandbox) -> 
         assert not session.alive
         with pytest.raises(SessionDead):
             session.execute("1")
-
-
-class Model(RuleBasedStateMachine):
-    """A session behaves as a dictionary that is copied by fork and restore."""
-
-    cells: Sandbox
-
-    @initialize()
-    def open(self) -> None:
-        self.live: list[tuple[Session, dict[str, int]]] = [(self.cells.session(), {})]
-        self.live[0][0].execute("d = {}")
-
-    @rule(which=st.integers(0, 9), key=st.sampled_from("abc"), value=st.integers(0, 9))
-    def put(self, which: int, key: str, value: int) -> None:
-        session, model = self.live[which % len(self.live)]
-        session.execute(f"d[{key!r}] = {value}; open({key!r}, 'w').write('{value}')")
-        model[key] = value
-
-    @precondition(lambda self: len(self.live) < 4)
-    @rule(which=st.integers(0, 9))
-    def fork(self, which: int) -> None:
-        session, model = self.live[which % len(self.live)]
-        self.live.append((session.fork(), dict(model)))
-
-    @precondition(lambda self: len(self.live) > 1)
-    @rule(which=st.integers(0, 9))
-    def drop(self, which: int) -> None:
-        session, _ = self.live.pop(which % len(self.live))
-        session.close()
-
-    @rule(which=st.integers(0, 9))
-    def there_and_back(self, which: int) -> None:
-        session, _ = self.live[which % len(self.live)]
-        snapshot = session.snapshot()
-        session.execute("d['z'] = 1; open('z', 'w'); import os; os._exit(0)")
-        session.restore(snapshot)
-        snapshot.close()
-
-    @invariant()
-    def agree(self) -> None:
-        for session, model in getattr(self, "live", []):
-            assert session.execute("sorted(d.items())").stdout == f"{sorted(model.items())}\n"
-            assert {i.path: session.read(i.path) for i in session.list()} == {
-                key: str(value).encode() for key, value in model.items()
-            }
-
-    def teardown(self) -> None:
-        for session, _ in getattr(self, "live", []):
-            session.close()
-
-
-def test_sessions_agree_with_a_dictionary(cells: Sandbox) -> None:
-    Model.cells = cells
-    state = Model.TestCase
-    state.settings = settings(
-        max_examples=8,
-        stateful_step_count=12,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-    )
-    state("runTest").runTest()
 
 
 def test_closing_twice_is_fine_and_leaves_nobody(cells: Sandbox, marked: str) -> None:

@@ -223,6 +223,56 @@ def test_keys_that_share_a_hash_are_refused_before_they_cost_time() -> None:
             decode(bytes([tag]) + struct.pack("<I", len(keys)) + body)
 
 
+@given(st.lists(st.integers(-(1 << 64), 1 << 64) | st.booleans(), max_size=9) | st.lists(NUMBERS))
+def test_rows_of_numbers_keep_every_type(items: list[Any]) -> None:
+    for value in (items, tuple(items), [tuple(items)]):
+        assert same(decode(values.encode(value)), value)
+
+
+def test_rows_of_one_machine_type_are_one_piece() -> None:
+    for items in ([1, -2, (1 << 63) - 1, -(1 << 63)], [0.5, -0.0, math.inf, 1e300]):
+        assert len(values.encode(items)) == 7 + 8 * len(items)
+        assert same(decode(values.encode(items)), items)
+        assert same(decode(values.encode(tuple(items))), tuple(items))
+    assert same(decode(values.encode([1, 2, 3, 1 << 63])), [1, 2, 3, 1 << 63])
+    assert same(decode(values.encode([1, 2, 3, True])), [1, 2, 3, True])
+    assert math.isnan(decode(values.encode([math.nan] * 4))[3])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"alj\xff\xff\xff\xff",
+        b"alj\x02\x00\x00\x00" + bytes(15),
+        b"alj\x02\x00\x00\x00" + bytes(17),
+        b"aSj\x01\x00\x00\x00" + bytes(8),
+        b"alq\x01\x00\x00\x00" + bytes(8),
+        b"al",
+    ],
+    ids=["endless", "short", "long", "set", "kind", "cut"],
+)
+def test_a_row_of_numbers_that_lies_is_refused(data: bytes) -> None:
+    with pytest.raises(values.BadValue):
+        decode(data)
+
+
+def test_numbers_in_a_row_count_as_parts() -> None:
+    data = values.encode([7] * 1000)
+    assert len(decode(data)) == 1000
+    with pytest.raises(values.BadValue, match="array"):
+        decode(data, nodes=1000)
+    with pytest.raises(values.NotPlain):
+        values.encode([7] * (values.NODES + 1))
+
+
+def test_a_reader_goes_on_where_it_stopped() -> None:
+    data = values.encode(1) + values.encode([2, 3])
+    reader = values.Reader(data, None, 4)
+    assert (reader.value(), reader.value(), reader.at, reader.nodes) == (1, [2, 3], len(data), 0)
+    with pytest.raises(values.BadValue):
+        reader.value()
+
+
 def test_bytes_after_the_value_are_refused() -> None:
     with pytest.raises(values.BadValue, match="follow"):
         decode(values.encode(1) + b"N")

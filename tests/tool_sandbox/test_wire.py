@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.tool_sandbox import wire
+from palaestra.tool_sandbox.pieces import Collector
 
 texts = st.text(max_size=20)
 orders = st.builds(
@@ -112,13 +113,13 @@ def test_json_nested_too_deep_is_malformed() -> None:
 
 
 def test_a_collector_refuses_files_nobody_asked_for_and_too_much() -> None:
-    collector = wire.Collector(2, 10)
+    collector = Collector(2, 10)
     collector.take(wire.pack_piece(1, b"abc"))
     collector.take(wire.pack_piece(1, b"def"))
     assert bytes(collector.files[1]) == b"abcdef"
     for piece in (wire.pack_piece(0, b""), wire.pack_piece(2, b""), wire.pack_piece(1, b"12345")):
         with pytest.raises(wire.Malformed):
-            wire.Collector(2, 3).take(piece) if piece[0] == 1 else collector.take(piece)
+            Collector(2, 3).take(piece) if piece[0] == 1 else collector.take(piece)
 
 
 def test_descriptors_travel_with_the_first_bytes_of_a_long_frame() -> None:

@@ -14,6 +14,7 @@ from palaestra.envs.messages import Credit
 from palaestra.envs.small import KeyDoor
 from palaestra.rollout.engine import Engine, Start
 from palaestra.rollout.trajectory import Placed, Trajectory
+from palaestra.tool_sandbox import Stats
 from palaestra.train import figures
 from palaestra.train.config import load
 
@@ -109,3 +110,85 @@ def test_the_telling_transcript_is_the_longest_success(one: Trajectory) -> None:
 def test_speed_is_tokens_over_the_time_of_gathering() -> None:
     row = figures.of_time(100.0, 2.0, 1.0)
     assert row["rollout/tokens_per_second"] == 50.0
+
+
+def weeks(bad: Sequence[float], returns: Sequence[float]) -> list[dict[str, float]]:
+    """Rows of iterations; `bad` answers are lost and malformed in turn."""
+    return [
+        {
+            "sandbox/lost": lost if k % 2 else 0.0,
+            "sandbox/malformed": 0.0 if k % 2 else lost,
+            "rollout/return": value,
+        }
+        for k, (lost, value) in enumerate(zip(bad, returns, strict=True))
+    ]
+
+
+RISING, LEVEL = [0.1] * 10 + [0.9] * 10, [0.5] * 20
+ATTACKED, QUIET = [0.0] * 10 + [1.0] * 10, [0.0] * 20
+
+
+def alarmed(bad: Sequence[float], returns: Sequence[float]) -> tuple[list[float], list[str]]:
+    said: list[str] = []
+    alarm = figures.Alarm()
+    flags = [alarm.watch(row, said.append)["sandbox/alarm"] for row in weeks(bad, returns)]
+    return flags, said
+
+
+def test_lost_and_malformed_answers_that_rise_with_the_reward_are_an_alarm() -> None:
+    flags, said = alarmed(ATTACKED, RISING)
+    assert flags[-1] == 1.0
+    assert flags[:10] == [0.0] * 10
+    assert len(said) == 1
+    assert "read transcripts" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "returns"),
+    [
+        (ATTACKED, LEVEL),
+        (ATTACKED, RISING[::-1]),
+        (QUIET, RISING),
+        ([0.0] * 19 + [1.0], RISING),
+        ([3.0] * 20, RISING),
+    ],
+    ids=["reward level", "reward falls", "nothing lost", "one accident", "as many as before"],
+)
+def test_one_of_the_two_alone_is_none(bad: list[float], returns: list[float]) -> None:
+    flags, said = alarmed(bad, returns)
+    assert set(flags) == {0.0}
+    assert said == []
+
+
+def test_a_resumed_run_has_the_alarm_it_had() -> None:
+    rows = weeks(ATTACKED, RISING)
+    whole, resumed = figures.Alarm(), figures.Alarm(rows[:15])
+    flags = [whole.watch(row) for row in rows]
+    assert [resumed.watch(row) for row in rows[15:]] == flags[15:]
+
+
+def test_without_a_sandbox_there_is_no_alarm() -> None:
+    assert figures.Alarm().watch({"rollout/return": 1.0}) == {}
+
+
+def test_what_depends_on_the_clock_says_so_in_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = iter(
+        [
+            Stats(),
+            Stats(4, {**Stats().reasons, "timeout": 1}, graded=2, graded_passed=1, queue_wait=0.5),
+        ]
+    )
+    monkeypatch.setattr(figures.outside, "sandbox_stats", lambda: next(stats))
+    row = figures.SandboxMeter().since()
+    clocked = {
+        name for name in row if any(w in name for w in ("second", "time", "latency", "memory"))
+    }
+    assert set(row) - clocked == {
+        *("sandbox/executions", "sandbox/lost", "sandbox/malformed", "sandbox/graded_pass")
+    }
+    assert clocked == {
+        *("sandbox/executions_per_second", "sandbox/latency_p50", "sandbox/latency_p99"),
+        *("sandbox/timeouts", "sandbox/memory_kills", "sandbox/queue_wait_seconds"),
+        "sandbox/busy_time",
+    }
+    assert (row["sandbox/timeouts"], row["sandbox/graded_pass"]) == (1.0, 0.5)

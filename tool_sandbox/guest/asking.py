@@ -14,7 +14,6 @@ def install(descriptor: int) -> None:
         descriptor: Connected to the host's broker.
     """
     line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-    answers = line.makefile("rb")
 
     def palaestra_fetch(url: str) -> bytes:
         """The body at a URL that the sandbox allows.
@@ -23,8 +22,9 @@ def install(descriptor: int) -> None:
             OSError: Not allowed, not reachable, or not found.
         """
         line.sendall(json.dumps(url).encode() + b"\n")
-        head = json.loads(answers.readline())
-        body = answers.read(head["length"])
+        with line.makefile("rb") as answers:  # a session puts a new line in the old one's place
+            head = json.loads(answers.readline() or b'{"status": 0, "length": 0}')
+            body = answers.read(head["length"])
         if head["status"] != 200:
             words = body.decode("utf-8", "replace") if not head["status"] else ""
             raise OSError(f"status {head['status']} {words}".rstrip())

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .. import wire
-from . import execution, landlock, layout, selftest, serve, unjailed
+from . import execution, landlock, layout, selftest, serve, unjailed, waiter
+from .clone import Cloner
 from .jail import Jail, JailError, Plan
+
+clone = Cloner()  # made once, in the zygote: the hooks of `os.fork` would touch a megabyte
 
 
 class Handles:
@@ -70,28 +73,33 @@ def _split(
     request_id: int,
     places: Sequence[tuple[str, str]],
 ) -> NoReturn:
-    """Forks pid 1; the launcher sends the host both pidfds, then only waits."""
+    """Forks pid 1; the launcher sends the host both pidfds, then only waits.
+
+    Pid 1 goes on when `opener` is closed: by a launcher that is a waiter by then, or will be none.
+    """
     own = os.pidfd_open(os.getpid())
     gate, opener = os.pipe()
-    pid = os.fork()
+    pid, child = clone()
     if not pid:
         os.close(opener)
         os.read(gate, 1)
         os.close(gate)
         _first(jail, control, handles, request_id, own, places)
-    child = os.pidfd_open(pid)
     frame = wire.pack(
         wire.HANDLES, request_id, wire.pack_json({"pid": pid, "launcher": os.getpid()})
     )
     wire.send_fds(control, frame, [child, own])
     os.closerange(3, opener)
-    os.write(opener, b"x")
-    os.closerange(3, 256)
-    if jail.plan.mode != "full":
+    if jail.plan.mode == "full":
+        os.closerange(opener + 1, 256)
+        waiter.become()
+    else:
         unjailed.adopt()
+    os.closerange(3, 256)
     os.waitpid(pid, 0)
     if jail.plan.mode != "full":  # no namespace died with it, so its orphans came to us
         unjailed.end_descendants()
+        unjailed.vanish(jail.plan.root)
     os._exit(0)
 
 
@@ -114,7 +122,7 @@ def _first(
             locked.prefix,
             jail.plan.memory,
             jail.polling,
-            handles.get("peak"),
+            serve.NO_MARK if jail.plan.group and handles.get("peak") < 0 else handles.get("peak"),
             handles.get("oom"),
             jail.plan.group,
             hidden=jail.plan.mode != "bare",

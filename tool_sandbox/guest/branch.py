@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import select
 import signal
 import socket
-import struct
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import wire
-from . import folders, repl, trees
-from .watch import Bounds, Stream, Watch
+from . import collect, folders, trees, turns
+from .line import Branch, Look, newborn
+from .park import Park
+from .turns import Question
+from .watch import TICK, Bounds, Stream, Watch
 
 if TYPE_CHECKING:
     from .serve import Server
 
 _INTERRUPT = 0.5  # seconds an interrupted call has before it is killed
 _BORN = 5.0  # seconds a new branch has to report
-_ANSWER_MOST = 4096  # bytes; an interpreter that says more is broken or hostile
-_TIMEOUT = 1
-
-
-_ids = itertools.count(1)
+_WORDS_MOST = 4096  # bytes of what an interpreter that does not start may say
+_TIMEOUT, _MEMORY = 1, 3  # causes
+_DEAD = "the session's interpreter has ended"
 
 
 class Refused(Exception):
@@ -35,71 +35,81 @@ class Refused(Exception):
         super().__init__(text)
 
 
-class Branch:
-    """One interpreter with its descriptors and its folder."""
-
-    def __init__(self, name: int, pid: int, pidfd: int, out: int, err: int, line: socket.socket):
-        self.name = name
-        self.pid = pid
-        self.pidfd = pidfd
-        self.out = out
-        self.err = err
-        self.line = line
-        self.alive = True
-
-    def close(self) -> None:
-        """Lets the descriptors go."""
-        self.alive = False
-        for fd in (self.pidfd, self.out, self.err):
-            os.close(fd)
-        self.line.close()
-
-
 class Session:
     """All branches of one cell."""
 
     def __init__(self, server: Server, body: bytes) -> None:
+        """Makes the armed execution the first branch.
+
+        Args:
+            server: Of this cell.
+            body: The order that starts the interpreter.
+        """
         self._server = server
         self._control = server.setting.control
         self._proc, self._crowd = server.proc, server.crowd
+        self._lifelines = list(server.events())
+        self._over = server.over_memory()
+        self._oom = collect.control(server.setting.oom)
+        self._children = _children(self._proc)
+        self._park = Park()
         armed = server.enlist(body)
-        root = Branch(1, armed.pid, armed.pidfd, armed.out, armed.err, armed.line)
-        armed.line.setblocking(False)
-        if not _Talk(armed.line).wait(_BORN):
-            words = Stream(armed.err, _ANSWER_MOST)
+        fds = armed.pidfd, armed.out, armed.err
+        root = Branch(1, armed.pid, fds, armed.line, self._lifelines)
+        if not root.wait(_BORN):
+            words = Stream(armed.err, _WORDS_MOST)
             words.drain()
             server.fail(f"the interpreter did not start: {words.take().decode(errors='replace')}")
+        root.used()
+        server.memory.keep(root.pid)
         self._branches = {1: root}
         self._active = 1
         self._count = 1
+        self._listed = b""  # our children, as the kernel lists them, when they were all branches
 
     def serve(self) -> NoReturn:
         """Answers calls for the rest of the cell's life."""
+        poller = select.poll()
+        for fd in self._lifelines:
+            poller.register(fd, select.POLLIN)
         while True:
-            frame = self._server.next_call()
+            frame, fds = self._next_call(poller)
             try:
-                head, blobs = wire.unpack_json(frame.body)
-                answer = self._answer(head, blobs)
+                if frame.kind == turns.TURN:
+                    answer = self._turn(frame.body, fds)
+                else:
+                    answer = self._operation(*wire.unpack_json(frame.body))
             except Refused as problem:
                 answer = wire.pack_json({"error": problem.kind, "text": str(problem)})
+                if frame.kind == turns.TURN:
+                    answer = bytes((turns.REFUSED,)) + answer
+            for fd in fds:
+                os.close(fd)
             self._server.reply(wire.ANSWER, frame.id, answer)
 
-    def _answer(self, head: dict[str, Any], blobs: list[bytes]) -> bytes:
-        operation = str(head["op"])
+    def _next_call(self, poller: select.poll) -> tuple[wire.Frame, list[int]]:
+        """Late words are passed over, a hang-up is the end."""
+        while True:
+            for fd, _ in poller.poll():
+                if fd != self._lifelines[0]:
+                    self._server.end()
+            try:
+                frame, fds = turns.read_with_descriptors(self._control)
+            except (wire.Hangup, wire.Malformed, OSError):
+                self._server.end()
+            if frame.kind in (turns.TURN, wire.CALL):
+                return frame, fds
+            if frame.kind != wire.HURRY:
+                self._server.end()
+
+    def _operation(self, head: dict[str, Any], blobs: list[bytes]) -> bytes:
+        operation, name = str(head["op"]), int(head["branch"])
         if operation == "drop":
-            self._drop(int(head["branch"]))
+            self._drop(name)
             return wire.pack_json({})
-        branch = self._branches.get(int(head["branch"]))
-        if branch is None or not branch.alive:
-            raise Refused("dead", "the session's interpreter has ended")
-        self._activate(branch)
-        if operation in ("execute", "shell"):
-            return self._call(branch, head, blobs)
+        branch = self._activate(name)
         if operation == "fork":
             return wire.pack_json({"branch": self._fork(branch)})
-        return self._file(operation, head, blobs)
-
-    def _file(self, operation: str, head: dict[str, Any], blobs: list[bytes]) -> bytes:
         try:
             if operation == "read":
                 return wire.pack_json({}, folders.read(head["path"], int(head["limit"])))
@@ -112,76 +122,126 @@ class Session:
             words = os.strerror(problem.errno) if problem.errno else str(problem)
             raise Refused(kind, f"{head['path']}: {words}") from None
 
-    def _activate(self, branch: Branch) -> None:
-        """Gives the branch the folders under their usual names."""
-        if self._active != branch.name:
-            try:
-                if self._active:  # 0: the active branch was dropped, and its folders with it
-                    folders.park(self._active)
-                folders.unpark(branch.name)
-            except OSError as problem:
-                self._server.fail(f"folders of a branch: {problem}")
-            self._active = branch.name
+    def _activate(self, name: int) -> Branch:
+        """A living branch, with its folders under their usual names.
 
-    def _wake(self, branch: Branch) -> None:
+        Raises:
+            Refused: It is dead.
+        """
+        branch = self._branches.get(name)
+        if branch is None or not branch.alive:
+            raise Refused("dead", _DEAD)
+        if self._active == name:
+            return branch
+        # None of its processes ran meanwhile; whatever became of them was done to them.
+        now = self._look_at(branch)
+        meddled = any(now[pid].meddled(branch.left.get(pid)) for pid in now)
+        if branch.ended or meddled or now.keys() != branch.left.keys():
+            self._bury(branch)
+            raise Refused("dead", f"{_DEAD}: a program of another branch killed it, or meddled")
+        branch.empty()
+        try:
+            if self._active:  # 0: the active branch was dropped, and its folders with it
+                last = self._branches[self._active]
+                last.left = self._look_at(last) if last.alive else {}
+                self._park.put(self._active)
+            self._active = 0
+            self._park.fetch(name)
+        except OSError as problem:
+            self._server.fail(f"folders of a branch: {problem}")
+        self._active = name
+        return branch
+
+    def _look_at(self, branch: Branch) -> dict[int, Look]:
+        """The processes of a branch, once they stand still."""
+        return {
+            pid: Look(self._proc.settings(pid), trees.processor_clock(pid))
+            for pid in self._proc.still(branch.pid)
+        }
+
+    def _ask(self, branch: Branch, question: bytes, seconds: float, fds: list[int]) -> bool:
+        """Puts a question and lets the branch run; False if it does not listen."""
+        rest = branch.begin(question, fds)  # before it wakes: it then finds what it waits for
         if len(self._branches) == 1:
             self._crowd.signal(signal.SIGCONT)
         else:
-            for pid in self._proc.tree(branch.pid):
+            for pid in self._proc.family(branch.pid):
                 trees.send(pid, signal.SIGCONT)
+        return branch.finish(rest, seconds)
 
-    def _call(self, branch: Branch, head: dict[str, Any], blobs: list[bytes]) -> bytes:
+    def _turn(self, body: bytes, fds: list[int]) -> bytes:
         started = time.monotonic()
-        wall, keep = float(head["wall"]), int(head["output"])
-        oom, clock = self._server.oom_kills(), repl.processor_clock(branch.pid)
-        streams = (Stream(branch.out, keep), Stream(branch.err, keep))
-        talk = _Talk(branch.line)
-        self._wake(branch)
+        question = turns.unpack(body)
+        branch, wall = self._activate(question.branch), question.wall
+        streams = branch.streams(question.output)
         cause = 0
-        if talk.ask(head, blobs, wall):
-            cause = self._watch(branch, streams, talk, head, started + wall)
-        if cause == _TIMEOUT and talk.status is None:
-            trees.send(branch.pid, signal.SIGINT)
-            self._watch(branch, streams, talk, head, time.monotonic() + _INTERRUPT)
-        cpu = max(0.0, repl.processor_clock(branch.pid) - clock)
-        status = self._settle(branch, talk)
-        if self._server.oom_kills() > oom:
-            cause = wire.CAUSES.index("memory")
-        return self._ending(branch, streams, cause, status, time.monotonic() - started, cpu)
+        if self._ask(branch, body, wall, fds):
+            prompt = wall if self._over is None else min(wall, TICK)
+            stop = question.output_stop
+            if not branch.prompt(streams, prompt, stop):
+                cause = self._watch(branch, streams, Bounds(started + wall, stop))
+                if cause == _TIMEOUT and branch.status is None:
+                    trees.send(branch.pid, signal.SIGINT)
+                    bounds = Bounds(time.monotonic() + _INTERRUPT, stop)
+                    self._watch(branch, streams, bounds)
+        cpu = branch.used()
+        status = self._settle(branch, streams)
+        ending = wire.Ending(
+            _MEMORY if self._killed_for_memory() else cause,
+            status,
+            stdout_bytes=streams[0].total,
+            stderr_bytes=streams[1].total,
+            stdout=streams[0].take(),
+            stderr=streams[1].take(),
+            wall=time.monotonic() - started,
+            cpu=cpu,
+        )
+        state = turns.ALIVE if branch.alive else turns.DEAD
+        return bytes((state,)) + wire.pack_ending(ending)
 
-    def _watch(
-        self,
-        branch: Branch,
-        streams: tuple[Stream, Stream],
-        talk: _Talk,
-        head: dict[str, Any],
-        deadline: float,
-    ) -> int:
+    def _killed_for_memory(self) -> bool:
+        """Whether the kernel has killed somebody since the last call."""
+        before, self._oom = self._oom, collect.control(self._server.setting.oom)
+        return before != self._oom and collect.kills(before) < collect.kills(self._oom)
+
+    def _watch(self, branch: Branch, streams: tuple[Stream, Stream], bounds: Bounds) -> int:
         events = self._server.events()
-        over = self._server.over_memory()
-        bounds = Bounds(deadline, int(head["output_stop"]))
-        watch = Watch(branch.pidfd, streams, None, bounds, events, over)
+        watch = Watch(branch.pidfd, streams, None, bounds, events, self._over)
 
         def heard() -> None:
-            if talk.hear():
+            if branch.hear():
                 watch.stop()
 
         events[branch.line.fileno()] = heard
         watch.run()
         return watch.cause
 
-    def _settle(self, branch: Branch, talk: _Talk) -> int:
+    def _settle(self, branch: Branch, streams: tuple[Stream, Stream]) -> int:
         """Stops everybody; buries the branch unless it answered. Its status."""
         self._crowd.signal(signal.SIGSTOP)
         self._kill_strays()
-        if talk.status is not None and not _ended(branch.pidfd):
-            return talk.status
-        return self._bury(branch)
+        ready = branch.ready()
+        status = branch.status
+        if len(self._branches) > 1 and self._park.touched():
+            for one in self._branches.values():
+                if one.alive and one is not branch:
+                    self._bury(one)  # nobody can tell any more whose files these are
+            status = None
+        if status is None or branch.pidfd in ready:
+            status = self._bury(branch)
+            ready |= {stream.fd for stream in streams}
+        for stream in streams:
+            if stream.fd in ready:
+                stream.drain()
+        if branch.line.fileno() in ready:
+            branch.hush()
+        return status
 
     def _bury(self, branch: Branch) -> int:
         for pid in self._proc.tree(branch.pid):
             trees.send(pid, signal.SIGKILL)
         branch.alive = False
+        self._listed = b""
         try:
             _, status = os.waitpid(branch.pid, 0)
         except ChildProcessError:
@@ -191,74 +251,61 @@ class Session:
 
     def _kill_strays(self) -> None:
         """Ends what left its branch and came to us: it belongs to nobody."""
+        if self._listed and self._listed == self._list():
+            return  # the kernel's own list of our children: branches and nobody else
         own = {one.pid for one in self._branches.values() if one.alive}
         for stray in self._proc.strays(own):
             for pid in self._proc.tree(stray):
                 trees.send(pid, signal.SIGKILL)
-            try:
+            with contextlib.suppress(ChildProcessError):
                 os.waitpid(stray, 0)
-            except ChildProcessError:
-                continue
+        listed = self._list()
+        self._listed = listed if own == {int(word) for word in listed.split()} else b""
 
-    def _ending(
-        self,
-        branch: Branch,
-        streams: tuple[Stream, Stream],
-        cause: int,
-        status: int,
-        wall: float,
-        cpu: float,
-    ) -> bytes:
-        for stream in streams:
-            stream.drain()
-        totals = streams[0].total, streams[1].total
-        kept = streams[0].take(), streams[1].take()
-        ending = wire.Ending(cause, status, *kept, *totals, wall, cpu)
-        return wire.pack_json({"alive": branch.alive}, wire.pack_ending(ending))
+    def _list(self) -> bytes:
+        return os.pread(self._children, 4096, 0) if self._children >= 0 else b""
 
     def _fork(self, branch: Branch) -> int:
         if not self._server.setting.branches:
             raise Refused("fork", "the process backend cannot branch; use cell or docker")
         name = self._count + 1
         try:
-            home = folders.copy(name)
+            self._park.copy(name)
         except OSError as problem:
             raise Refused("fork", f"the files cannot be copied: {problem}") from None
         out, out_child = os.pipe()
         err, err_child = os.pipe()
         line, line_child = socket.socketpair()
         line.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        talk = _Talk(branch.line)
-        self._wake(branch)
         fds = [line_child.fileno(), out_child, err_child]
-        asked = talk.ask({"op": "fork", "home": home}, [], _BORN, fds)
+        asked = self._ask(branch, turns.pack(Question(turns.FORK)), _BORN, fds)
         line_child.close()
         os.close(out_child)
         os.close(err_child)
-        pid = self._newborn(talk, line) if asked and talk.wait(_BORN) else 0
+        forked = asked and branch.wait(_BORN) and not branch.words
+        pid, shown = newborn(line, _BORN) if forked else (0, [])
+        branch.used()
         self._crowd.signal(signal.SIGSTOP)
         pidfd = _open_process(pid)
+        for fd in shown:
+            self._server.memory.show(pid, fd)
         if pidfd < 0:
+            self._server.memory.hide(pid)
             line.close()
             os.close(out)
             os.close(err)
-            folders.remove(name)
-            raise Refused("fork", str(talk.answer.get("error") or "the interpreter did not fork"))
+            self._park.remove(name)
+            if branch.ended:  # killed from outside, between two calls
+                self._bury(branch)
+                raise Refused("dead", _DEAD)
+            raise Refused("fork", branch.words or "the interpreter did not fork")
         for fd in (out, err):
             os.set_blocking(fd, False)
-        self._branches[name] = Branch(name, pid, pidfd, out, err, line)
+        new = Branch(name, pid, (pidfd, out, err), line, self._lifelines)
+        new.left = self._look_at(new)
+        self._branches[name] = new
         self._count = name
         return name
-
-    def _newborn(self, talk: _Talk, line: socket.socket) -> int:
-        """The new branch's pid, from the kernel and not from its own mouth; 0 if there is none."""
-        if "error" in talk.answer or not select.select([line], [], [], _BORN)[0]:
-            return 0
-        _, ancillary, _, _ = line.recvmsg(_ANSWER_MOST, 256)
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                return struct.unpack("=iII", data[:12])[0]
-        return 0
 
     def _drop(self, name: int) -> None:
         branch = self._branches.get(name)
@@ -267,84 +314,16 @@ class Session:
         if branch.alive:
             self._bury(branch)
         branch.close()
+        self._server.memory.hide(branch.pid)
         del self._branches[name]
         if not self._branches:
             self._server.end()
         self._kill_strays()
-        try:
+        with contextlib.suppress(OSError):  # the quota is the session's own
             if self._active == name:
-                folders.park(name)
                 self._active = 0
-            folders.remove(name)
-        except OSError:
-            return  # the quota is the session's own
-
-
-class _Talk:
-    """One question to an interpreter and its answer; the answer is the guest's word."""
-
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._pieces = wire.Assembler()
-        self._heard = 0
-        self._id = 0  # of the question; an interpreter's first word answers none
-        self.answer: dict[str, Any] = {}
-        self.status: int | None = None
-
-    def ask(self, head: dict[str, Any], blobs: list[bytes], wall: float, fds: Any = ()) -> bool:
-        """Sends the question; False if the interpreter does not take it in time."""
-        self._discard()
-        self._id = next(_ids) & 0xFFFFFFFF
-        self._line.settimeout(max(0.01, wall))
-        try:
-            wire.send_fds(
-                self._line, wire.pack(wire.CALL, self._id, wire.pack_json(head, *blobs)), fds
-            )
-        except OSError:
-            return False
-        self._line.setblocking(False)
-        return True
-
-    def _discard(self) -> None:
-        # What was said without being asked belongs to no call.
-        self._line.setblocking(False)
-        try:
-            while self._line.recv(1 << 16):
-                pass
-        except OSError:
-            return
-
-    def hear(self) -> bool:
-        """Takes what was said; True when that was the answer or the end."""
-        try:
-            data = self._line.recv(_ANSWER_MOST)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-        self._heard += len(data)
-        if not data or self._heard > _ANSWER_MOST:
-            return True
-        try:
-            for frame in self._pieces.feed(data):
-                if frame.id != self._id:
-                    continue  # late, to a question that a forged answer had ended
-                self.answer, _ = wire.unpack_json(frame.body)
-                status = self.answer.get("status", 0)
-                if isinstance(status, int) and -64 <= status <= 255:
-                    self.status = status
-                return True
-        except wire.Malformed:
-            return True
-        return False
-
-    def wait(self, seconds: float) -> bool:
-        """Waits for the answer alone."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if select.select([self._line], [], [], left)[0] and self.hear():
-                return bool(self.answer)
-        return False
+                self._park.put(name)
+            self._park.remove(name)
 
 
 def _open_process(pid: int) -> int:
@@ -355,14 +334,20 @@ def _open_process(pid: int) -> int:
         return -1
 
 
-def _ended(pidfd: int) -> bool:
-    return bool(select.select([pidfd], [], [], 0)[0])
+def _children(proc: trees.Proc) -> int:
+    """The kernel's list of our children, open; -1 where it keeps none."""
+    own = os.getpid()
+    try:
+        path = f"{own}/task/{own}/children"
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc.fd)
+    except OSError:
+        return -1
 
 
 def converse(server: Server, frame: wire.Frame) -> NoReturn:
     """Turns a cell into a session's, from the call that opens it."""
-    head, blobs = wire.unpack_json(frame.body)
-    assert head["op"] == "open"
-    session = Session(server, blobs[0])
+    question = turns.unpack(frame.body)
+    assert question.operation == turns.OPEN
+    session = Session(server, question.text)
     server.reply(wire.ANSWER, frame.id, wire.pack_json({"branch": 1}))
     session.serve()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import operator
-import socket
 import sys
 import traceback
 import types
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from .. import values
 from . import rows, talk
@@ -20,32 +20,34 @@ _MUTABLE = (list, dict, set, deque)
 
 def serve(code: str, payload: bytes) -> None:
     """Load the code, then answer the judge until it leaves."""
-    (name,) = cast("Any", values.decode(payload))
-    sock = socket.socket(fileno=talk.SOCKET)
-    objects = _Objects()
+    name: Any = values.decode(payload)
+    objects = Objects()
     try:
         module = rows.load(code, name)
     except Exception as problem:  # SystemExit ends the process, and the judge sees it go
         traceback.print_exc()
-        talk.send(sock, (talk.RAISED, *_raised(problem)), objects.lend)
+        talk.send(talk.SOCKET, (talk.RAISED, *_raised(problem)), objects.lend)
         rows.leave(1)
     objects.lend(module)
     try:
-        talk.send(sock, (talk.PLAIN, "ready"), objects.lend)
+        talk.send(talk.SOCKET, (talk.PLAIN, "ready"), objects.lend)
         while True:
-            talk.send(sock, _answer(talk.receive(sock, objects.find), objects), objects.lend)
+            question = talk.receive(talk.SOCKET, objects.find)
+            talk.transmit(talk.SOCKET, answer(question, objects))
     except talk.Gone:
         rows.leave(0)
 
 
-class _Objects:
+class Objects:
     """What was lent to the judge: number -> object, each object under one number."""
 
     def __init__(self) -> None:
+        """Lends nothing yet."""
         self.held: list[object] = []
         self.numbers: dict[int, int] = {}
 
     def lend(self, thing: object) -> int:
+        """The number of an object."""
         number = self.numbers.get(id(thing))
         if number is None:  # held for ever, so that no other object can get its id
             number = self.numbers[id(thing)] = len(self.held)
@@ -53,25 +55,27 @@ class _Objects:
         return number
 
     def find(self, number: int) -> object:
+        """The object under a number."""
         return self.held[number]
 
 
-def _answer(question: tuple[Any, ...], objects: _Objects) -> tuple[object, ...]:
+def answer(question: tuple[Any, ...], objects: Objects) -> bytes:
     """Do what was asked; the answer carries the question's number and the changed arguments."""
     number, verb, target, *rest = question
     try:
-        answer, changed = _VERBS[verb](target, *rest)
+        found, changed = _VERBS[verb](target, *rest)
     except BaseException as problem:
-        return (number, talk.RAISED, *_raised(problem))
-    try:  # once to see whether it travels: a half-sent frame could not be taken back
-        values.encode((answer, changed), size=talk.LARGEST - 64, handle=objects.lend)
+        told = (number, talk.RAISED, *_raised(problem))
+        return values.encode(told, size=talk.LARGEST, handle=objects.lend)
+    try:
+        told = (number, talk.PLAIN, found, changed)
+        return values.encode(told, size=talk.LARGEST, handle=objects.lend)
     except Exception as problem:
-        return (number, talk.REFUSED, str(problem)[: rows.TEXT])
-    return (number, talk.PLAIN, answer, changed)
+        return values.encode((number, talk.REFUSED, str(problem)[: rows.TEXT]))
 
 
 def _raised(problem: BaseException) -> tuple[object, ...]:
-    """Its classes' names down to the first builtin, its text, its arguments where plain."""
+    """Its classes' names down to the first builtin, its text, arguments and attributes if plain."""
     names: list[str] = []
     for kind in type(problem).__mro__:
         names.append(str(kind.__name__)[: rows.NAME])
@@ -83,13 +87,25 @@ def _raised(problem: BaseException) -> tuple[object, ...]:
         args = tuple(problem.args)
     except Exception:
         args = (text,)
-    return (tuple(names), text, args)
+    return (tuple(names), text, args, _attributes(problem))
+
+
+def _attributes(problem: BaseException) -> dict[str, object]:
+    """What was set on an exception, where plain."""
+    found: dict[str, object] = {}
+    for name, value in list(getattr(problem, "__dict__", {}).items())[:16]:
+        with contextlib.suppress(Exception):
+            values.encode((name, value), size=1 << 16)
+            found[str(name)] = value
+    return found
 
 
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     before = [_image(thing) for thing in (*args, *kwargs.values())]
-    answer = target(*args, **kwargs)
-    return answer, _changes((*args, *kwargs.values()), before)
+    found = target(*args, **kwargs)
+    if not any(before):
+        return found, {}
+    return found, _changes((*args, *kwargs.values()), before)
 
 
 def _image(thing: object) -> bytes | None:

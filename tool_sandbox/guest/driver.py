@@ -39,45 +39,61 @@ def drive(mode: str, code: str, payload: bytes) -> None:
 
 
 def calls(code: str, payload: bytes) -> NoReturn:
-    """Call the entry once a case and write one row each."""
-    entry, isolate, wall, cases = cast("Any", values.decode(payload))
-    if isolate == "case":  # the whole has a wall for each case; loading must not use them up
+    """Call the entry once a case and write one row each, before the next case begins."""
+    entry, isolate, wall, count, columns, keywords = cast("Any", values.decode(payload))
+    cases = cases_of(count, columns)
+    apart = isolate == "case"
+    if apart:  # the whole has a wall for each case; loading must not use them up
         signal.setitimer(signal.ITIMER_REAL, wall)  # the kernel ends us: there is no handler
     try:
         module = rows.load(code, "solution")
     except Exception as problem:  # SystemExit ends the process: its rows are missing
         traceback.print_exc()
-        for k in range(len(cases)):
+        for k in range(count):
             rows.put(rows.ROWS, _raised(k, problem, "while loading"))
         rows.leave(1)
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for k, (args, kwargs) in enumerate(cases):
-        if isolate == "case":
-            rows.put(rows.ROWS, _apart(lambda: _row(k, module, entry, args, kwargs), k, wall))  # noqa: B023
+    if apart:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    path = entry.split(".")
+    for k in range(count):
+        kwargs: dict[str, Any] = keywords[k] if keywords else {}
+        if apart:
+            row = _apart(lambda: row_of(k, module, path, cases[k], kwargs), k, wall)  # noqa: B023
         else:
-            rows.put(rows.ROWS, _row(k, module, entry, args, kwargs))
+            row = row_of(k, module, path, cases[k], kwargs)
+        rows.put(rows.ROWS, row)
     rows.leave(0)
 
 
-def _row(
-    k: int, module: types.ModuleType, entry: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+def cases_of(count: int, columns: Any) -> list[tuple[Any, ...]]:
+    """The arguments of each case: they travel by position where all cases have as many."""
+    if isinstance(columns, list):
+        return cast("Any", columns)
+    return list(zip(*columns, strict=True)) if columns else [()] * count
+
+
+def row_of(
+    k: int, module: types.ModuleType, path: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> bytes:
+    """Call the entry for one case; what became of it as a row."""
     try:
-        function = rows.resolve(module, entry)
+        function: Any = module
+        for part in path:
+            function = getattr(function, part)
     except AttributeError:
-        return values.encode((k, rows.ABSENT, entry))
+        return rows.row(k, rows.ABSENT, values.encode(".".join(path)))
     try:
         answer = function(*args, **kwargs)
     except BaseException as problem:  # SystemExit too: it costs this case only
         return _raised(k, problem, "")
     try:
-        return values.encode((k, rows.VALUE, answer), size=rows.ROW)
+        return rows.row(k, rows.VALUE, values.encode(answer, size=rows.ROW))
     except Exception as problem:
-        return values.encode((k, rows.MALFORMED, str(problem)[: rows.TEXT]))
+        return rows.row(k, rows.MALFORMED, values.encode(str(problem)[: rows.TEXT]))
 
 
 def _raised(k: int, problem: BaseException, when: str) -> bytes:
-    return values.encode((k, rows.RAISED, *rows.describe(problem), when))
+    return rows.row(k, rows.RAISED, values.encode((*rows.describe(problem), when)))
 
 
 def _apart(row: Callable[[], bytes], k: int, wall: float) -> bytes:
@@ -96,7 +112,7 @@ def _apart(row: Callable[[], bytes], k: int, wall: float) -> bytes:
     os.close(out)
     if found is None or found[0] is None:
         reason = rows.TIMEOUT if found is None else rows.MISSING
-        return values.encode((k, reason, ""))
+        return rows.row(k, reason, values.encode(""))
     return found[0]
 
 
@@ -113,7 +129,7 @@ def _await(out: int, child: int, wall: float) -> tuple[bytes | None] | None:
         held += piece
         whole = len(held) >= 4 and len(held) >= 4 + rows.LENGTH.unpack_from(held)[0]
         if whole or (ready and not piece):
-            answer = (bytes(held[4 : 4 + rows.LENGTH.unpack_from(held)[0]]) if whole else None,)
+            answer = (bytes(held[: 4 + rows.LENGTH.unpack_from(held)[0]]) if whole else None,)
             break
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import _random
 import _signal  # pyright: ignore[reportMissingImports]
 import array
 import ast
-import atexit
-import errno
 import fcntl
 import gc
 import io
@@ -15,23 +14,31 @@ import os
 import random
 import resource
 import signal
-import socket
 import sys
-import threading
-import traceback
 from collections.abc import Callable
 from types import CodeType, ModuleType
 from typing import Any, NoReturn, cast
 
 from .. import values, wire
 from . import asking, layout
+from .last import BY_SIGNAL, ending, leave
 
 REQUEST, BROKER, ROWS, PEERS = 3, 4, 5, 6  # descriptors of an execution
-OUT_OF_MEMORY = 137  # exit code of an uncaught MemoryError
 NAME = "main.py"
 _HIGH = 64  # descriptors on their way rest from here on
 _FIRST = 4096  # bytes of the first piece of a request: most have no more
 _RIGHTS = 128  # bytes for descriptors that come with it
+_SESSION = wire.MODES.index("session")
+_SOON = 0.001
+_PROGRAM = """import sys
+def f(x=1):
+    return [i * x for i in range(3)]
+f(2)
+sys.stdout.flush()
+"""
+_SMALL = wire.pack_order(wire.Order(b""))
+# What `random.seed` ends in for an int, without the pages of the way there.
+_seed_random = _random.Random.seed.__get__(random._inst)  # type: ignore[attr-defined]  # pyright: ignore
 
 
 def environment(prefix: str) -> dict[str, str]:
@@ -59,6 +66,9 @@ def environment(prefix: str) -> dict[str, str]:
 
 def prepare() -> None:
     """What need not wait for the request; done while the host is still thinking."""
+    # An open file of its own: flags and locks on one of pid 1's would reach the next guest.
+    os.close(0)
+    os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
     try:
         os.setsid()
         fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
@@ -71,9 +81,27 @@ def prepare() -> None:
     sys.argv = [NAME]
 
 
-def receive(channel: socket.socket) -> wire.Order:
+def touch() -> None:
+    """Runs a small program while nobody waits: pages are copied ahead of the request."""
+    held = sys.modules["__main__"]
+    seed(wire.unpack_order(_SMALL))
+    remember(_PROGRAM, NAME)
+    exec(compile(_PROGRAM, NAME, "exec", dont_inherit=True), fresh_main().__dict__)
+    sys.modules["__main__"] = held
+    del linecache.cache[NAME]
+
+
+def receive(channel: wire.Socket) -> wire.Order:
     """Waits for the request, and puts the descriptors that came with it in their places."""
-    data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
+    channel.settimeout(_SOON)
+    try:
+        data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
+    except TimeoutError:
+        touch()
+        channel.settimeout(None)
+        data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
+    else:
+        channel.settimeout(None)
     if not data:
         os._exit(0)  # the cell closed the line: nothing will come
     total = int.from_bytes(data[:4], "little")
@@ -113,7 +141,7 @@ def set_limits(order: wire.Order) -> None:
 def seed(order: wire.Order) -> None:
     """Fixes the random numbers of this execution; a forked interpreter repeats its parent's."""
     number = int(order.seed) if order.flags & wire.SEEDED else int.from_bytes(os.urandom(16), "big")
-    random.seed(number)
+    _seed_random(number)
     numpy_random: Any = getattr(sys.modules.get("numpy"), "random", None)
     if numpy_random is not None:
         numpy_random.seed(number % (1 << 32))
@@ -168,13 +196,8 @@ def run(order: wire.Order) -> int:
             exec(compile(code, NAME, "exec", dont_inherit=True), fresh_main().__dict__)
         return 0
     except BaseException as problem:
-        return ending(problem)
-
-
-# Looked up once: what `threading` would do at the end of a program without threads touches pages
-# that each execution would have to copy.
-_threads: dict[int, object] = threading._active  # type: ignore[attr-defined]  # pyright: ignore
-_threading_exits: list[object] = threading._threading_atexits  # type: ignore[attr-defined]  # pyright: ignore
+        code = ending(problem)
+        return BY_SIGNAL if isinstance(problem, KeyboardInterrupt) else code
 
 
 def remember(code: str, name: str) -> None:
@@ -220,70 +243,6 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def ending(problem: BaseException) -> int:
-    """Reports an uncaught exception as the interpreter does; the exit code it leads to."""
-    if isinstance(problem, SystemExit):
-        return _exit_code(problem.code)
-    try:
-        trim(problem)
-        sys.excepthook(type(problem), problem, problem.__traceback__)
-    except BaseException:
-        _last_words(problem)
-    refused = isinstance(problem, OSError) and problem.errno == errno.ENOMEM
-    if refused or isinstance(problem, MemoryError):
-        return OUT_OF_MEMORY
-    return 130 if isinstance(problem, KeyboardInterrupt) else 1
-
-
-def trim(problem: BaseException) -> None:
-    """Takes our own frames off the head of a traceback."""
-    trace = problem.__traceback__
-    here = os.path.dirname(__file__)
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(here):
-        trace = trace.tb_next
-    problem.__traceback__ = trace
-
-
-def hook(kind: type[BaseException], problem: BaseException, trace: Any) -> None:
-    """The excepthook: a traceback with source lines, although the program is no file."""
-    traceback.print_exception(kind, problem, trace)
-
-
-def _last_words(problem: BaseException) -> None:
-    try:
-        os.write(2, f"{type(problem).__name__}: the exception could not be printed\n".encode())
-    except BaseException:
-        return
-
-
-def _exit_code(code: object) -> int:
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF if -(1 << 63) <= code < 1 << 63 else 0xFF  # too large for C: as -1
-    try:
-        print(code, file=sys.stderr)
-    except BaseException:
-        _last_words(SystemExit())
-    return 1
-
-
-def leave(code: int) -> NoReturn:
-    """What the interpreter does at its end, then the end."""
-    try:
-        if len(_threads) > 1 or _threading_exits:
-            threading._shutdown()  # type: ignore[attr-defined]  # pyright: ignore
-        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
-    except BaseException as problem:
-        ending(problem)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:
-            code = code or 120
-    os._exit(code)
-
-
 def shell(order: wire.Order, prefix: str) -> NoReturn:
     """Becomes a shell that runs the program."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
@@ -292,7 +251,7 @@ def shell(order: wire.Order, prefix: str) -> NoReturn:
     os.execve("/bin/sh", ["sh", "-c", os.fsdecode(code)], environment(prefix))
 
 
-def main(channel: socket.socket, prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
+def main(channel: wire.Socket, prefix: str, again: Callable[[], None] | None = None) -> NoReturn:
     """The life of an execution, in a process just cloned; it never returns.
 
     Args:
@@ -305,7 +264,7 @@ def main(channel: socket.socket, prefix: str, again: Callable[[], None] | None =
         if again is not None:
             again()
         order = receive(channel)
-        if order.mode == wire.MODES.index("session"):
+        if order.mode == _SESSION:
             from . import repl
 
             start(order, prefix)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from typing import NamedTuple
 
 from .syscalls import TABLES, call
 
-EPERM, ENOSYS = 1, 38
+EPERM, ENOMEM, ENOSYS = 1, 12, 38
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
@@ -38,8 +39,11 @@ mbind set_mempolicy set_mempolicy_home_node migrate_pages move_pages
 name_to_handle_at open_by_handle_at vhangup fanotify_init fanotify_mark
 lookup_dcookie uselib _sysctl sysfs ustat nfsservctl vserver security tuxcall afs_syscall
 getpmsg putpmsg lsm_set_self_attr
+io_setup
 """
-_WITHOUT_GROUP = "memfd_create"
+# Without a group these hold memory that looking at processes does not show.
+_WITHOUT_GROUP = "memfd_create vmsplice"
+_RULES = "landlock_create_ruleset"  # which workers without namespaces need themselves
 _REDUCED = "setsid setpgid"
 # In these calls the named argument is a process; 1 is the supervisor, which shares our uid.
 _AIMED = {
@@ -55,6 +59,9 @@ _AIMED = {
     "sched_setaffinity": 0,
     "sched_setattr": 0,
 }
+
+
+_SHARED_ANONYMOUS, _PAGE = 0x21, 4096
 
 
 class Shape(NamedTuple):
@@ -79,6 +86,7 @@ def refused(shape: Shape) -> frozenset[str]:
     names = _REFUSED.split()
     if not shape.group:
         names += _WITHOUT_GROUP.split()
+        names += [] if shape.reduced else [_RULES]
     if shape.reduced:
         names += [*_REDUCED.split(), "socket"]
     return frozenset(names)
@@ -151,6 +159,24 @@ def _both(first: int, second: int) -> list[Instruction]:
     ]
 
 
+def _small_or_private() -> list[Instruction]:
+    """A mapping of its own, or one page: a shared one stays whole while one page of it is mapped.
+
+    So a guest could unmap all but a page of each, and no look at its processes would show the rest.
+    """
+    return [
+        _argument(3),
+        Instruction(_AND, 0, 0, _SHARED_ANONYMOUS),
+        Instruction(_JEQ, 0, 4, _SHARED_ANONYMOUS),
+        Instruction(_LOAD, 0, 0, 16 + 8 + 4),  # upper half of the length
+        Instruction(_JEQ, 0, 3, 0),
+        _argument(1),
+        Instruction(_JGE, 1, 0, _PAGE + 1),
+        _PASS,
+        _errno(ENOMEM),  # the truth, and what a program of the guest takes for it
+    ]
+
+
 def _checked(shape: Shape) -> dict[str, list[Instruction]]:
     flags = [
         _argument(0),
@@ -168,6 +194,8 @@ def _checked(shape: Shape) -> dict[str, list[Instruction]]:
         "setpriority": _both(0, 0),
         "ioprio_set": _both(1, 0),
     }
+    if not shape.group:
+        blocks["mmap"] = _small_or_private()
     if not shape.reduced:
         blocks["socket"] = _only(0, _FAMILIES)
     for name, index in _AIMED.items():
@@ -206,15 +234,20 @@ def encode(steps: list[Instruction]) -> bytes:
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
+@functools.cache
+def compiled(machine: str, shape: Shape) -> tuple[int, bytes]:
+    """Number of steps, and the program as the kernel wants it."""
+    steps = program(machine, shape)
+    return len(steps), encode(steps)
+
+
 def install(machine: str, shape: Shape) -> None:
     """Puts the filter in force for this process and all it will start.
 
     Raises:
         OSError: The kernel refused it.
     """
-    steps = program(machine, shape)
-    code = ctypes.create_string_buffer(encode(steps))
-    head = ctypes.create_string_buffer(
-        struct.pack("=HxxxxxxQ", len(steps), ctypes.addressof(code)), 16
-    )
+    count, data = compiled(machine, shape)
+    code = ctypes.create_string_buffer(data)
+    head = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", count, ctypes.addressof(code)), 16)
     call("seccomp", 1, 0, head)  # SECCOMP_SET_MODE_FILTER

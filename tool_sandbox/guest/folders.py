@@ -7,66 +7,38 @@ import os
 import stat
 from typing import Any
 
-from . import layout
 from .collect import open_beneath
 
 _DEPTH = 64  # folders within folders that a branch may have
 _LISTED = 2 << 20  # characters of one listing: it travels as one frame
-_NAMES = ("data", ".tmp", ".shm")
+NAMES = ("data", ".tmp", ".shm")
 
 
-def _home(name: int) -> str:
-    return f"{layout.root()}/.b{name}"
-
-
-def park(name: int) -> None:
-    """Puts the active folders aside under a branch's name."""
-    os.mkdir(_home(name), 0o700)
-    for folder in _NAMES:
-        os.rename(f"{layout.root()}/{folder}", f"{_home(name)}/{folder}")
-
-
-def unpark(name: int) -> None:
-    """Makes a branch's folders the active ones."""
-    for folder in _NAMES:
-        os.rename(f"{_home(name)}/{folder}", f"{layout.root()}/{folder}")
-    os.rmdir(_home(name))
-
-
-def copy(name: int) -> str:
-    """Copies the active folders for a new branch; its work directory.
-
-    Raises:
-        OSError: No room, or nested too deep.
-    """
-    os.mkdir(_home(name), 0o700)
-    try:
-        source, target = _open_folder(layout.root()), _open_folder(_home(name))
-        try:
-            for folder in _NAMES:
-                _copy_folder(folder, source, target, _DEPTH)
-        finally:
-            os.close(source)
-            os.close(target)
-    except OSError:
-        remove(name)
-        raise
-    return f"{_home(name)}/{_NAMES[0]}"
-
-
-def _open_folder(path: str, above: int | None = None) -> int:
-    """A folder itself, never what a symlink in its place points to: the names are the guest's."""
+def open_folder(path: str, above: int | None = None) -> int:
+    """A descriptor of a folder itself, never of what a symlink in its place points to."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, dir_fd=above)
 
 
-def _copy_folder(name: str, above: int, into: int, depth: int) -> None:
+def allow(name: str, above: int) -> None:
+    """Gives the owner, who may have given them up, all rights in a folder itself."""
+    mode = os.stat(name, dir_fd=above, follow_symlinks=False).st_mode
+    if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+        os.chmod(name, stat.S_IMODE(mode) | 0o700, dir_fd=above)
+
+
+def copy_folder(name: str, above: int, into: int, depth: int = _DEPTH) -> None:
+    """Copies a folder from one into another.
+
+    Raises:
+        OSError: No room, or nested too deep.
+    """
     if not depth:
         raise OSError(errno.ELOOP, "folders nested too deep")
-    source = _open_folder(name, above)
+    source = open_folder(name, above)
     try:
         os.mkdir(name, 0o700, dir_fd=into)
-        target = _open_folder(name, into)
+        target = open_folder(name, into)
         try:
             _copy_entries(source, target, depth)
             os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode) | 0o700)
@@ -83,7 +55,7 @@ def _copy_entries(source: int, target: int, depth: int) -> None:
         if entry.is_symlink():
             os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=target)
         elif entry.is_dir(follow_symlinks=False):
-            _copy_folder(entry.name, source, target, depth - 1)
+            copy_folder(entry.name, source, target, depth - 1)
         elif entry.is_file(follow_symlinks=False):
             _copy_file(entry.name, source, target)
 
@@ -92,38 +64,39 @@ def _copy_file(name: str, above: int, into: int) -> None:
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     read = os.open(name, os.O_RDONLY | flags, dir_fd=above)
     try:
-        mode = stat.S_IMODE(os.fstat(read).st_mode)
+        found = os.fstat(read)
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=into)
         try:
             while os.sendfile(write, read, None, 1 << 20):
                 pass
-            os.fchmod(write, mode)
+            os.fchmod(write, stat.S_IMODE(found.st_mode))
+            os.utime(write, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:
             os.close(write)
     finally:
         os.close(read)
 
 
-def remove(name: int) -> None:
-    """Removes a branch's folders, as far as they can be walked."""
-    _remove(_home(name), _DEPTH + 2)
-
-
-def _remove(path: str, depth: int) -> None:
+def remove(name: str, above: int, depth: int = _DEPTH + 2) -> None:
+    """Removes a folder, as far as it can be walked; what stays counts against the quota."""
     if not depth:
         return
     try:
-        os.chmod(path, 0o700)
-        with os.scandir(path) as listing:
-            entries = list(listing)
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                _remove(entry.path, depth - 1)
-            else:
-                os.unlink(entry.path)
-        os.rmdir(path)
+        allow(name, above)
+        folder = open_folder(name, above)
+        try:
+            with os.scandir(folder) as listing:
+                entries = list(listing)
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    remove(entry.name, folder, depth - 1)
+                else:
+                    os.unlink(entry.name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        os.rmdir(name, dir_fd=above)
     except OSError:
-        return  # what stays counts against the session's own quota
+        return
 
 
 def read(path: str, limit: int) -> bytes:

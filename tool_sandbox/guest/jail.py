@@ -81,7 +81,7 @@ class Jail:
         owner = plan.owner or GUEST_ID
         _step("private mounts", mounts.private)
         prefixes = [(path, place) for path, place in plan.prefixes]
-        sources = _step("bind mounts", lambda: mounts.gather(prefixes, plan.readable))
+        sources = _step("bind mounts", lambda: mounts.gather(prefixes, plan.readable, plan.group))
         self.polling = mounts.full_proc()
         stage = next(path for path in ("/tmp", "/mnt", "/usr") if os.path.isdir(path))
         _step(

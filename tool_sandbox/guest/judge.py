@@ -5,38 +5,52 @@ No candidate code is here. The rows carry the host's nonce, which only this proc
 
 from __future__ import annotations
 
-import socket
+import inspect
 import sys
 import types
 import unittest
-from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from .. import values
 from . import rows, talk
-from .proxies import Inexpressible, Link, Solution
-
-TESTS = "<tests>"
-_Problem = tuple[type[BaseException], BaseException, TracebackType]
+from .board import TESTS, Board, Results
+from .proxies import Inexpressible, Link, Proxy
+from .solution import Solution, names_used, standard_modules
 
 
 def judge(payload: bytes) -> None:
     """Run a script against the candidate at the other end of the socket."""
-    nonce, prelude, source, names, module, call, shared = cast("Any", values.decode(payload))
-    board = Rows(nonce, names)
+    order: Any = values.decode(payload)
+    setattr(unittest, "main", _nothing)  # noqa: B010  # run by `Results`, not by the file's last line
+    examine(order, talk.SOCKET, rows.ROWS)
+    rows.leave(0)
+
+
+def examine(order: tuple[Any, ...], line: int, out: int) -> None:
+    """Run a script and write its rows.
+
+    Args:
+        order: What the host packed.
+        line: Descriptor that leads to the candidate.
+        out: Descriptor for the rows.
+    """
+    nonce, prelude, source, names, module, call, shared = order
+    board = Board(nonce, names, out)
     try:
         space = _space(prelude)
         if shared is None:
-            link = board.link = Link(socket.socket(fileno=talk.SOCKET))
+            link = board.link = Link(line)
             link.greet()
-            found: types.ModuleType = Solution(module, link)
+            found: types.ModuleType = Solution(module, link, source, space)
             sys.modules[module] = found
         else:
             found = rows.load(shared, module)
+        own = {} if shared is not None else standard_modules(names, source)
         for name in names:
-            thing = getattr(found, name, board)
+            thing = own.get(name) or getattr(found, name, board)
             if thing is not board:
                 space[name] = thing
+        named = _questions(board, [space.get(name) for name in names])
         exec(compile(source, TESTS, "exec", dont_inherit=True), space)
         if call is not None:
             if call not in space:
@@ -46,12 +60,30 @@ def judge(payload: bytes) -> None:
         board.whole(problem)
     else:
         kinds = _test_classes(space)
-        if kinds:
-            board.run([case for kind in kinds for case in _cases(kind) if not _skipped(case)])
+        cases = [case for kind in kinds for case in _cases(kind) if not _skipped(case)]
+        loose, unrun = ([], "") if kinds or call is not None else _uncalled(space, source)
+        if not unrun and board.link is not None and board.link.asked == named:
+            unrun = "the script asks nothing of the candidate: nothing in it was run"
+        if kinds or loose:
+            Results(board).run([*cases, *loose])
         else:
-            board.whole(None)
+            board.whole(Inexpressible(unrun) if unrun else None)
     board.end()
-    rows.leave(0)
+
+
+def _questions(board: Board, things: list[object]) -> int:
+    """Questions so far; -1 where no further one is needed, for some names are plain values."""
+    if board.link is None or any(thing is not None and not _lives(thing) for thing in things):
+        return -1
+    return board.link.asked
+
+
+def _lives(thing: object) -> bool:
+    return isinstance(thing, Proxy | types.ModuleType)
+
+
+def _nothing(*_: object, **__: object) -> None:
+    pass
 
 
 def _space(prelude: str) -> dict[str, Any]:
@@ -64,15 +96,42 @@ def _space(prelude: str) -> dict[str, Any]:
 
 def _test_classes(space: dict[str, Any]) -> list[type[unittest.TestCase]]:
     """The test classes that the script itself defines."""
-    found: list[type[unittest.TestCase]] = []
+    found: dict[type[unittest.TestCase], None] = {}  # each once, whatever its names
     for kind in space.values():
         if isinstance(kind, type) and issubclass(kind, unittest.TestCase) and _own(kind):
-            found.append(kind)
-    return found
+            found[kind] = None
+    return list(found)
 
 
-def _own(kind: type) -> bool:
+def _own(kind: Any) -> bool:
     return kind.__module__ == "tests"
+
+
+def _uncalled(space: dict[str, Any], source: str) -> tuple[list[unittest.TestCase], str]:
+    """Test functions that the script defines and never uses, and what else would go unrun.
+
+    A script whose tests nobody calls would pass whatever the candidate is.
+    """
+    made = {
+        name: thing
+        for name, thing in space.items()
+        if isinstance(thing, type | types.FunctionType) and _own(thing)
+        if name.lower().startswith("test") or name == "check"
+    }
+    used = names_used(source) if made else {}
+    loose: list[unittest.TestCase] = []
+    for name, thing in made.items():
+        if name in used:
+            continue
+        if isinstance(thing, types.FunctionType) and name != "check" and not _is_async(thing):
+            loose.append(unittest.FunctionTestCase(thing))
+        elif not isinstance(thing, type) or any(part.startswith("test") for part in vars(thing)):
+            return [], f"the tests define {name} and nothing runs it: call it in the script"
+    return loose, ""
+
+
+def _is_async(function: types.FunctionType) -> bool:
+    return bool(function.__code__.co_flags & inspect.CO_COROUTINE)
 
 
 def _cases(kind: type[unittest.TestCase]) -> list[unittest.TestCase]:
@@ -82,105 +141,3 @@ def _cases(kind: type[unittest.TestCase]) -> list[unittest.TestCase]:
 def _skipped(case: unittest.TestCase) -> bool:
     method = getattr(case, case.id().rpartition(".")[2], None)
     return any(getattr(thing, "__unittest_skip__", False) for thing in (type(case), method))
-
-
-class Rows(unittest.TestResult):
-    """Writes a plan, a row for each test as it ends, and a last word."""
-
-    def __init__(self, nonce: bytes, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.nonce = nonce
-        self.names = names
-        self.link: Link | None = None
-        self.places: dict[str, int] = {}
-        self.marks: dict[str, tuple[str, str]] = {}
-
-    def run(self, tests: list[unittest.TestCase]) -> None:
-        """Run the tests, each whatever became of the one before."""
-        titles = [".".join(test.id().split(".")[-2:]) for test in tests]
-        self.places = {test.id(): k for k, test in enumerate(tests)}
-        self._put("plan", tuple(titles))
-        unittest.TestSuite(tests).run(self)
-
-    def whole(self, problem: BaseException | None) -> None:
-        """The one row of a script without test classes, or of one that did not get so far."""
-        self._put("plan", ("script",))
-        mark, detail = self._judged(problem) if problem is not None else ("pass", "")
-        self._put("row", 0, *self._with_words(mark, detail))
-
-    def end(self) -> None:
-        """Say that the script ran to its end."""
-        self._put("end", self.link.words if self.link else 0)
-
-    def _put(self, *row: object) -> None:
-        rows.put(rows.ROWS, values.encode((self.nonce, *row)))
-
-    # What `unittest` calls, with its names.
-    # ruff: noqa: N802, D102
-    def startTest(self, test: unittest.TestCase) -> None:
-        super().startTest(test)
-        if self.link:
-            self.link.reason, self.link.words = "", 0
-
-    def stopTest(self, test: unittest.TestCase) -> None:
-        super().stopTest(test)
-        mark, detail = self.marks.pop(test.id(), ("missing", "the test gave no result"))
-        self._put("row", self.places[test.id()], *self._with_words(mark, detail))
-
-    def addSuccess(self, test: unittest.TestCase) -> None:
-        self.marks.setdefault(test.id(), ("pass", ""))
-
-    def addError(self, test: Any, err: Any) -> None:
-        self.marks[test.id()] = self._judged(err[1])
-
-    def addFailure(self, test: Any, err: Any) -> None:
-        self.marks[test.id()] = self._judged(err[1])
-
-    def addSubTest(self, test: Any, subtest: Any, err: Any) -> None:
-        if err is not None:
-            self.marks[test.id()] = self._judged(err[1])
-
-    def addSkip(self, test: Any, reason: str) -> None:
-        self.marks[test.id()] = ("missing", "the test skipped itself while it ran")
-
-    def addExpectedFailure(self, test: Any, err: Any) -> None:
-        self.marks[test.id()] = ("pass", "")
-
-    def addUnexpectedSuccess(self, test: Any) -> None:
-        self.marks[test.id()] = ("wrong", "the test passed where its author expected a failure")
-
-    def _with_words(self, mark: str, detail: str) -> tuple[str, str]:
-        if self.link and self.link.reason:
-            return "malformed", self.link.reason[: rows.TEXT]
-        if mark == "pass" and self.link and self.link.words:
-            return mark, f"{self.link.words} comparisons rest on the candidate's word"
-        return mark, detail[: rows.TEXT]
-
-    def _judged(self, problem: BaseException) -> tuple[str, str]:
-        """What an exception says of the candidate; nothing of the tests' own text is quoted."""
-        where = _line(problem)
-        told = getattr(problem, "palaestra_text", None)
-        match problem:
-            case Inexpressible():
-                return "malformed", str(problem)
-            case talk.Gone():
-                return "missing", str(problem)
-            case _ if told is not None:
-                return "raised", f"{told}{where}"
-            case AssertionError():
-                return "wrong", f"an assertion of the tests failed{where}"
-            case NameError(name=name) if name in self.names:
-                return "missing", f"the program defines no {name}"
-            case ImportError():
-                return "missing", f"the tests import what is not there{where}"
-            case _:
-                return "raised", f"{type(problem).__name__}{where}"
-
-
-def _line(problem: BaseException) -> str:
-    line, trace = 0, problem.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == TESTS:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f" (line {line} of the tests)" if line else ""

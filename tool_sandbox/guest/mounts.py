@@ -77,12 +77,16 @@ def system_paths() -> list[str]:
     return [path for path in paths if os.path.lexists(path)]
 
 
-def gather(prefixes: Iterable[tuple[str, str]], readable: Sequence[str]) -> list[Source]:
+def gather(
+    prefixes: Iterable[tuple[str, str]], readable: Sequence[str], counted: bool = True
+) -> list[Source]:
     """Copies of all that will be bound, taken while the old root is still in place.
 
     Args:
         prefixes: (path, where it shows) of the interpreter's folders.
         readable: Further paths, shown at their own place.
+        counted: Whether a group counts memory. Else /dev/zero cannot be mapped, for shared pages
+            of it would be memory that nobody sees; /dev/full reads the same.
     """
     sources: list[Source] = []
     wanted = [(path, path) for path in system_paths() if not os.path.islink(path)]
@@ -92,7 +96,8 @@ def gather(prefixes: Iterable[tuple[str, str]], readable: Sequence[str]) -> list
         if not (inside and path == place):
             sources.append(grab(path, place, "ro", "nosuid", "nodev"))
     for name in DEVICES:
-        sources.append(grab(f"/dev/{name}", f"/dev/{name}", "nosuid", "noexec"))
+        device = "full" if name == "zero" and not counted else name
+        sources.append(grab(f"/dev/{device}", f"/dev/{name}", "nosuid", "noexec"))
     return sources
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import socket
@@ -11,8 +12,10 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, cast
 
 from .. import wire
-from . import birth, execution, mappings
+from . import birth, execution, landlock, last, mappings
+from .filter import Shape, compiled
 from .mounts import HIDDEN
+from .syscalls import MACHINE, TABLES
 
 _SHELTER = "/opt/python"  # where an interpreter shows whose own place the jail covers
 _DRY_RUNS = 30
@@ -52,10 +55,11 @@ def main(arguments: list[str]) -> NoReturn:
         except (wire.Hangup, OSError):
             os._exit(0)
         plan, _ = wire.unpack_json(frame.body)
-        if not os.fork():
+        pid, pidfd = birth.clone()
+        if not pid:
             control.close()
             birth.launch(plan, fds, places)
-        for fd in fds:
+        for fd in (pidfd, *fds):
             os.close(fd)
 
 
@@ -74,6 +78,8 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
     else:  # a virtual environment's own name for the interpreter does not show inside
         sys.executable = os.path.realpath(sys.executable)
     failed: dict[str, str] = {}
+    _interactive_words()
+    _streams()
     before = threads()
     for name in preload:
         try:
@@ -82,15 +88,52 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
             failed[name] = f"{type(problem).__name__}: {problem}"
         if not culprit() and threads() > before:
             _found["culprit"] = name
-    sys.excepthook = execution.hook
+    sys.excepthook = last.hook
     for name in _LAZY:  # a cell cannot read our files any more
         import_module(f".{name}", __package__)
+    from . import rehearsal  # after the preload, which may hold other versions of what it uses
+
+    rehearsal.rehearse()
     execution.dry_run(_DRY_RUNS)
+    if MACHINE in TABLES:
+        for group in (False, True):  # made here, the pages it takes are shared by all cells
+            compiled(MACHINE, Shape(group, False, landlock.abi() >= 6))
     mappings.merge()
+    mappings.enlarge()
     gc.collect()
+    mappings.trim()
     gc.freeze()
     gc.disable()
     return failed
+
+
+def _interactive_words() -> None:
+    """`exit`, `quit`, `help` and their like: `-S` leaves them out, a bare interpreter has them."""
+    import site
+
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
+
+
+def _streams() -> None:
+    """Makes stdout and stderr over a pipe, as guests will have them: they keep what they found."""
+    read, write = os.pipe()
+    for fd, name in ((1, "stdout"), (2, "stderr")):
+        held = os.dup(fd)
+        os.dup2(write, fd)
+        errors = getattr(sys, name).errors
+        raw = io.FileIO(fd, "wb", closefd=False)
+        raw.name = f"<{name}>"
+        writer = io.BufferedWriter(raw, os.fstat(fd).st_blksize)
+        stream = io.TextIOWrapper(writer, "utf-8", errors, "\n", line_buffering=fd == 2)
+        stream.mode = "w"  # type: ignore[misc]  # pyright: ignore
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+        os.dup2(held, fd)
+        os.close(held)
+    os.close(read)
+    os.close(write)
 
 
 def threads() -> int:

@@ -2,13 +2,13 @@
 
 Each use of a proxy is one question to the candidate. What the tests must not take on a candidate's
 word is decided here instead: a proxy never equals a plain value and never orders against one, is
-true, and has a plain object's hash. An operator between a proxy and a plain value would carry what
-the tests expect to the other side, so it exists only for objects of a class that the tests name.
+true, is no number, and has a plain object's hash. An operator between a proxy and a plain value
+would carry what the tests expect to the other side, so it exists only for objects that the tests
+themselves made of a class they name, not for what a function or a method gave them.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 import types
@@ -17,9 +17,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
 from .. import values
-from . import talk
+from . import rows, talk
 
 CALLS = 100_000  # questions in one grading
+
+# What an object of the candidate is to the tests: something they were given; made by their own call
+# of a class; or such a class.
+GIVEN, MADE, MAKER = range(3)
 
 
 class Inexpressible(BaseException):
@@ -29,8 +33,8 @@ class Inexpressible(BaseException):
 class Link:
     """The judge's end: asks, and turns answers into values, proxies and exceptions."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, line: int) -> None:
+        self.line = line
         self.lock = threading.Lock()
         self.asked = 0
         self.words = 0  # times the candidate's word decided a comparison
@@ -38,7 +42,9 @@ class Link:
         self.reason = ""  # why something could not be expressed, once it could not
         self.proxies: dict[int, Proxy] = {}
         self.classes: dict[str, type[BaseException]] = {}
-        self.named = False  # whether what is being answered comes of a class the tests name
+        self.lost = ""  # why a question of this test got no answer, once one did not
+        self.forged = False  # whether an answer was of no form that our server gives
+        self.rank = GIVEN  # of the objects in the answer that is being read
 
     def greet(self) -> None:
         """Wait until the candidate has loaded.
@@ -46,40 +52,48 @@ class Link:
         Raises:
             BaseException: What its code raised while loading.
         """
-        message = talk.receive(self.sock, self._found)
-        if message[:1] != (talk.PLAIN,):
-            raise self._revived(*message[1:])
+        try:
+            message = talk.receive(self.line, self._found)
+            if message[:1] != (talk.PLAIN,):
+                raise self._revived(*message[1:])
+        except talk.Gone as problem:
+            self._lose(problem)
+            raise
 
     def ask(self, target: Proxy, verb: str, *rest: object) -> tuple[Any, Any]:
         """Put one question; gives the answer and the arguments it changed."""
         with self.lock:
-            if self.gone:
-                raise talk.Gone(self.gone)
             try:
+                if self.gone:
+                    raise talk.Gone(self.gone)
                 return self._exchange(target, verb, rest)
             except talk.Gone as problem:
-                self.gone = str(problem)
+                self._lose(problem)
                 raise
+
+    def _lose(self, problem: talk.Gone) -> None:
+        self.gone = self.lost = str(problem)
+        self.forged = self.forged or isinstance(problem, talk.Forged)
 
     def _exchange(self, target: Proxy, verb: str, rest: tuple[object, ...]) -> tuple[Any, Any]:
         self.asked += 1
         if self.asked > CALLS:
             self.refuse(f"the tests put more than {CALLS} questions")
-        self.named = target.palaestra_named
+        self.rank = _rank(target.palaestra_rank, verb, rest)
         try:
-            talk.send(self.sock, (self.asked, verb, target, *rest), _number)
+            talk.send(self.line, (self.asked, verb, target, *rest), _number)
         except values.NotPlain as problem:
             self.refuse(str(problem))
-        message = talk.receive(self.sock, self._found)
+        message = talk.receive(self.line, self._found)
         number, kind, *parts = (*message, None, None)[: max(2, len(message))]
         if number != self.asked:
-            raise talk.Gone("the candidate answered what was not asked")
+            raise talk.Forged("the candidate answered what was not asked")
         if kind == talk.PLAIN and len(parts) == 2 and talk.exactly(parts[1], dict):
             return parts[0], parts[1]
         if kind == talk.REFUSED and len(parts) == 1:
             self.refuse(str(parts[0]))
         problem = self._revived(*parts)
-        if isinstance(problem, StopIteration) and rest[:1] != ("next",):
+        if isinstance(problem, StopIteration) and (verb, rest) != ("operate", ("next",)):
             # It would end a `map` or a loop of the tests as if all had been seen.
             told = getattr(problem, "palaestra_text", "StopIteration")
             problem = RuntimeError("the candidate raised StopIteration outside of next()")
@@ -93,7 +107,7 @@ class Link:
 
     def root(self) -> Proxy:
         """The candidate's module."""
-        self.named = False
+        self.rank = GIVEN
         return self._found(talk.ROOT)
 
     def describe(self, name: str) -> Any:
@@ -110,14 +124,16 @@ class Link:
             return __import__(name)
         if form == "exception" and talk.exactly(detail, tuple):
             return self._class(detail)
-        if isinstance(thing, Proxy) and name[:1].isupper():
-            object.__setattr__(thing, "palaestra_named", True)
+        if isinstance(thing, Proxy) and name[:1].isupper() and "_" not in name:
+            object.__setattr__(thing, "palaestra_rank", MAKER)
         return thing
 
     def _found(self, number: int) -> Proxy:
         proxy = self.proxies.get(number)
         if proxy is None:
-            proxy = self.proxies[number] = Proxy(self, number, self.named)
+            proxy = self.proxies[number] = Proxy(self, number, self.rank)
+        elif self.rank == GIVEN:  # a method that gives its own object must gain nothing by it
+            object.__setattr__(proxy, "palaestra_rank", GIVEN)
         return proxy
 
     def _class(self, chain: Any) -> type[BaseException]:
@@ -127,22 +143,52 @@ class Link:
         if known is not None:
             return known if issubclass(known, BaseException) else Exception
         above = self._class(chain[1:]) if len(chain) > 1 else Exception
-        made: Any = types.new_class(name, (above,))
+        builtin: Any = values.TYPES.get(str(chain[-1]), Exception) if chain else Exception
+        mixed = issubclass(builtin, BaseException) and not issubclass(above, builtin)
+        bases: tuple[Any, ...] = (above, builtin) if mixed else (above,)
+        made: Any = types.new_class(
+            name, bases, exec_body=lambda space: space.update(__str__=_text)
+        )
         self.classes[name] = made
         return made
 
     def _revived(self, *parts: Any) -> BaseException:
         """The exception that an answer tells of."""
-        tuples = [talk.exactly(part, tuple) for part in parts]
-        if tuples != [True, False, True]:
-            return talk.Gone("the candidate answered what is no answer")
+        shape = (tuple, str, tuple, dict)
+        if len(parts) != len(shape) or not all(map(talk.exactly, parts, shape)):
+            return talk.Forged("the candidate answered what is no answer")
         kind = self._class(parts[0][:20])
         try:
             problem = kind(*parts[2])
         except Exception:  # the class wants other arguments
             problem = RuntimeError(str(parts[1]))
+        vars(problem).update({k: v for k, v in parts[3].items() if type(k) is str})
         vars(problem)["palaestra_text"] = f"{kind.__name__}: {parts[1]}"
+        if len(parts[1]) < rows.TEXT:  # else it was cut
+            vars(problem)["palaestra_said"] = parts[1]
         return problem
+
+
+def _rank(rank: int, verb: str, rest: tuple[object, ...]) -> int:
+    """What the objects in the answer to a question will be."""
+    if verb == "call":
+        return MADE if rank == MAKER else GIVEN
+    if verb != "operate" or rest[0] not in _KEEPING:
+        return GIVEN
+    others = (thing.palaestra_rank for thing in rest[1:] if isinstance(thing, Proxy))
+    return MADE if MADE in (rank, *others) else GIVEN
+
+
+# Operators whose result is as much the tests' own as the object was.
+_KEEPING = frozenset(
+    (*talk.ARITHMETIC, *(f"r{name}" for name in talk.ARITHMETIC), "neg", "pos", "invert", "enter")
+)
+
+
+def _text(problem: BaseException) -> str:
+    """The text of an exception of a candidate's class: what its own `__str__` made of it."""
+    said: object = vars(problem).get("palaestra_said")
+    return said if isinstance(said, str) else BaseException.__str__(problem)
 
 
 def _number(thing: object) -> int | None:
@@ -152,15 +198,15 @@ def _number(thing: object) -> int | None:
 class Proxy:
     """One object that lives in the candidate's process."""
 
-    __slots__ = ("palaestra_link", "palaestra_named", "palaestra_number")
+    __slots__ = ("palaestra_link", "palaestra_number", "palaestra_rank")
     palaestra_link: Link
     palaestra_number: int
-    palaestra_named: bool
+    palaestra_rank: int
 
-    def __init__(self, link: Link, number: int, named: bool) -> None:
+    def __init__(self, link: Link, number: int, rank: int) -> None:
         object.__setattr__(self, "palaestra_link", link)
         object.__setattr__(self, "palaestra_number", number)
-        object.__setattr__(self, "palaestra_named", named)
+        object.__setattr__(self, "palaestra_rank", rank)
 
     __hash__ = object.__hash__
 
@@ -179,6 +225,8 @@ class Proxy:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and name not in _TOLD:
             raise AttributeError(name)
+        if name in _TESTS_OF_PLAIN and self.palaestra_rank == GIVEN:
+            raise AttributeError(f"{name} is asked of an object where a plain value was expected")
         return self.palaestra_link.ask(self, "get", name)[0]
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -194,7 +242,7 @@ class Proxy:
         return self.palaestra_compared("ne", other) if isinstance(other, Proxy) else True
 
     def __contains__(self, item: object) -> bool:
-        if self.palaestra_named:
+        if self.palaestra_rank == MADE:
             return self.palaestra_compared("contains", item) is True
         return any(one is item or one == item for one in self)
 
@@ -229,10 +277,21 @@ class Proxy:
 
 
 _TOLD = ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__", "__dict__")
+# Questions to a plain value whose answer is only yes or no: an object could say yes to each. And
+# `assertSetEqual` asks for the difference.
+_TESTS_OF_PLAIN = frozenset(
+    name
+    for kind in (str, bytes, set, float)
+    for name in dir(kind)
+    if name.startswith("is") or name in ("startswith", "endswith", "difference")
+)
+_NUMERIC = frozenset(("neg", "pos", "invert", "abs", "round", "float", "int", "complex", "index"))
 
 
 def _unary(name: str, kind: type | None) -> Callable[..., Any]:
     def method(self: Proxy, *operands: object) -> Any:
+        if name in _NUMERIC and self.palaestra_rank != MADE:
+            raise TypeError(f"{name} of an object; a plain number was expected")
         answer = self.palaestra_operate(name, *operands)
         if kind is not None and type(answer) is not kind:
             raise TypeError(f"{name}() of the candidate's object gave a {type(answer).__name__}")
@@ -241,9 +300,13 @@ def _unary(name: str, kind: type | None) -> Callable[..., Any]:
     return method
 
 
+def _told(name: str) -> Callable[[Proxy], Any]:
+    return lambda proxy: proxy.palaestra_link.ask(proxy, "get", name)[0]
+
+
 def _binary(name: str) -> Callable[[Proxy, object], Any]:
     def method(self: Proxy, other: object) -> Any:
-        if not isinstance(other, Proxy) and not self.palaestra_named:
+        if not isinstance(other, Proxy) and self.palaestra_rank != MADE:
             raise TypeError(f"{name} is not supported between an object and a plain value")
         return self.palaestra_compared(name, other)
 
@@ -270,11 +333,14 @@ def _furnish() -> None:
     made["divmod"] = _binary("divmod")
     for name in (*talk.UNARY, "abs", "round", "next", "reversed", "enter"):
         made[name] = _unary(name, None)
+    made["format"] = _unary("format", str)
     for kind in (str, repr, int, float, complex):
         made[kind.__name__] = _unary(kind.__name__, str if kind is repr else cast("type", kind))
     made["len"], made["index"] = _unary("len", int), _unary("index", int)
     for name, method in made.items():
         setattr(Proxy, f"__{name}__", method)
+    for name in ("__doc__", "__annotations__"):  # a class has its own, which would be found first
+        setattr(Proxy, name, property(_told(name)))
 
 
 _furnish()
@@ -303,25 +369,3 @@ def _merge(old: list[Any], new: list[Any]) -> None:
             _apply(before, after)
         else:
             old[k] = after
-
-
-class Solution(types.ModuleType):
-    """The module that the tests import the candidate as."""
-
-    def __init__(self, name: str, link: Link) -> None:
-        super().__init__(name)
-        self.__dict__["palaestra_link"] = link
-
-    def __getattr__(self, name: str) -> Any:
-        link: Link = self.__dict__["palaestra_link"]
-        if name == "__all__":
-            return link.ask(link.root(), "operate", "names")[0]
-        if name.startswith("__") and name.endswith("__"):
-            raise AttributeError(name)
-        return link.describe(name)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name.startswith("__"):
-            return super().__setattr__(name, value)
-        link: Link = self.__dict__["palaestra_link"]
-        link.refuse(f"the tests replace {name} of the candidate's module")

@@ -10,19 +10,33 @@ import signal
 import socket
 import sys
 import threading
-import time
+from types import FrameType
 from typing import Any, NoReturn
 
 from .. import wire
-from . import execution, layout
+from . import asking, execution, handles, last, turns
 from .clone import PARENT, Cloner
-from .syscalls import call
+from .syscalls import call, plain_prctl
 
-_SUBREAPER = 36
+_SUBREAPER, _DUMPABLE = 36, 4
 _CWD = 9  # the descriptor on which a shell says where it ended
 
 
-def converse(line: socket.socket, prefix: str) -> NoReturn:
+class _State:
+    """What the interpreter knows of itself."""
+
+    running = False  # a program, which may be interrupted
+    branched = False  # others share our memory up to some point, and may not look at ours
+    moved: handles.Inherited | None = None  # to be done before the first program of a new branch
+    fetches = False  # programs have `palaestra_fetch`
+    stdin: io.TextIOWrapper | None = None  # an empty input that can serve again
+
+
+_state = _State()
+_prctl = plain_prctl()
+
+
+def converse(line: wire.Socket, prefix: str) -> NoReturn:
     """Answers calls until the cell hangs up.
 
     Args:
@@ -35,47 +49,76 @@ def converse(line: socket.socket, prefix: str) -> NoReturn:
         os.dup2(line.fileno(), execution.REQUEST)
         line.close()
         line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, execution.REQUEST)
+    signal.signal(signal.SIGINT, _interrupted)
     scope = execution.fresh_main().__dict__
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # as `site` would
     number = 0
-    line.sendall(wire.pack(wire.ANSWER, 0, wire.pack_json({"status": 0})))  # files are in place
-    while True:
-        frame, fds = _next(line)
-        head, blobs = wire.unpack_json(frame.body)
-        number += 1
-        if head["op"] == "fork":
-            line, answer = _fork(line, head, fds)
-        else:
-            answer = {"status": _perform(head, blobs, scope, number, prefix)}
-        # A signal that arrives late must not end the interpreter.
-        with contextlib.suppress(KeyboardInterrupt):
-            line.sendall(wire.pack(wire.ANSWER, frame.id, wire.pack_json(answer)))
-
-
-def _next(line: socket.socket) -> tuple[wire.Frame, list[int]]:
+    line.sendall(wire.pack(wire.ANSWER, 0, turns.pack_word(0)))  # files are in place
     while True:
         try:
-            return wire.read_frame_fds(line, 4)
+            frame, fds = turns.read_with_descriptors(line)
         except KeyboardInterrupt:
-            continue  # came after the call it was meant for
+            continue  # late, and a program has put back Python's own handler
         except (wire.Hangup, OSError):
             os._exit(0)
+        question = turns.unpack(frame.body)
+        number += 1
+        if _state.moved is not None:
+            _state.moved.settle()
+            _state.moved = None
+        if question.operation == turns.FORK:
+            line, answer, shown = _fork(line, fds)
+            wire.send_fds(line, wire.pack(wire.ANSWER, frame.id, answer), shown)
+            for fd in shown:
+                os.close(fd)
+        else:
+            answer = turns.pack_word(_perform(question, fds, scope, number, prefix))
+            line.sendall(wire.pack(wire.ANSWER, frame.id, answer))
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    # A signal that comes after the call it was meant for must not end the interpreter.
+    if _state.running:
+        raise KeyboardInterrupt
 
 
 def _perform(
-    head: dict[str, Any], blobs: list[bytes], scope: dict[str, Any], number: int, prefix: str
+    question: turns.Question, fds: list[int], scope: dict[str, Any], number: int, prefix: str
 ) -> int:
-    text = blobs[0].decode("utf-8", "surrogatepass")
+    _allow_fetches(fds)
+    if _state.branched:
+        _prctl(_DUMPABLE, 1, 0, 0, 0)
     try:
-        _set_stdin(blobs[1])
-        if head["op"] == "shell":
-            return _shell(text, prefix)
-        _statements(text, f"<call {number}>", scope)
-        return 0
-    except BaseException as problem:
-        return execution.ending(problem)
+        try:
+            text = question.text.decode("utf-8", "surrogatepass")
+            _set_stdin(question.stdin)
+            _state.running = True
+            if question.operation == turns.SHELL:
+                return _shell(text, prefix)
+            _statements(text, f"<call {number}>", scope)
+            return 0
+        except BaseException as problem:
+            return last.ending(problem)
+        finally:
+            _state.running = False
+            _flush()
+    except KeyboardInterrupt:  # while the exception was reported
+        _state.running = False
+        return 130
     finally:
-        _flush()
+        if _state.branched:  # a branch that stands still cannot be looked into by another
+            _prctl(_DUMPABLE, 0, 0, 0, 0)
+
+
+def _allow_fetches(fds: list[int]) -> None:
+    """Puts this call's line to the host's broker in its place; it ends with the call."""
+    for fd in fds:
+        if fd != execution.BROKER:
+            os.dup2(fd, execution.BROKER, inheritable=False)
+            os.close(fd)
+        if not _state.fetches:
+            asking.install(execution.BROKER)
+            _state.fetches = True
 
 
 def _statements(text: str, name: str, scope: dict[str, Any]) -> None:
@@ -89,18 +132,26 @@ def _statements(text: str, name: str, scope: dict[str, Any]) -> None:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):
+        try:
             stream.flush()
+        except BaseException:
+            continue
 
 
 def _set_stdin(data: bytes) -> None:
+    kept = _state.stdin
     if data:
         execution.set_stdin(data)
+        _state.stdin = None
+    elif kept is not None and kept is sys.stdin and not kept.closed:
+        return
     else:
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
         os.close(null)
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")  # type: ignore[arg-type]  # pyright: ignore
+    if not data:
+        _state.stdin = sys.stdin  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _shell(text: str, prefix: str) -> int:
@@ -138,28 +189,45 @@ def _shell(text: str, prefix: str) -> int:
     return status
 
 
-def _fork(
-    line: socket.socket, head: dict[str, Any], fds: list[int]
-) -> tuple[socket.socket, dict[str, Any]]:
-    """A sibling with a copy of this memory; returns in both, each with its own line."""
-    running = _threads()
-    if running > 1:
+def _fork(line: wire.Socket, fds: list[int]) -> tuple[wire.Socket, bytes, list[int]]:
+    """A sibling with a copy of this memory; returns in both.
+
+    Returns:
+        The own line, an answer for it, and what goes with it.
+    """
+    running, shared = _threads(), handles.shared_memory()
+    if running > 1 or shared:
         for fd in fds:
             os.close(fd)
-        return line, {"error": f"{running} threads are running; join them before fork"}
+        words = f"{running} threads are running; join them before fork"
+        if running <= 1:
+            words = f"{shared} shared mappings of memory are open; close them before fork"
+        return line, turns.pack_word(1, words), []
     _flush()
+    _state.branched = True
+    _prctl(_DUMPABLE, 0, 0, 0, 0)
+    own = execution.BROKER if _state.fetches else execution.REQUEST
+    inherited = handles.Inherited({*fds, *range(own + 1)})
     try:
         pid, pidfd = Cloner(PARENT)()
     except OSError as problem:
         for fd in fds:
             os.close(fd)
-        return line, {"error": f"no further process: {problem.strerror}"}
+        return line, turns.pack_word(1, f"no further process: {problem.strerror}"), []
     if pid:
         os.close(pidfd)
         for fd in fds:
             os.close(fd)
-        return line, {"pid": pid}
-    return _born(line, head["home"], fds), {"born": True}
+        return line, turns.pack_word(0), []
+    return _born(line, fds, inherited), turns.pack_word(0), _own_memory()
+
+
+def _own_memory() -> list[int]:
+    """Where the supervisor can read how much memory this process has: we hide from everybody."""
+    try:
+        return [os.open("/proc/self/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)]
+    except OSError:  # hidden where Landlock stands alone
+        return []
 
 
 def _threads() -> int:
@@ -169,7 +237,7 @@ def _threads() -> int:
         return threading.active_count()
 
 
-def _born(line: socket.socket, home: str, fds: list[int]) -> socket.socket:
+def _born(line: wire.Socket, fds: list[int], inherited: handles.Inherited) -> wire.Socket:
     line.detach()
     for fd, place in zip(fds, (execution.REQUEST, 1, 2), strict=True):
         os.dup2(fd, place)
@@ -178,16 +246,6 @@ def _born(line: socket.socket, home: str, fds: list[int]) -> socket.socket:
         os.setsid()
     call("prctl", _SUBREAPER, 1, 0, 0, 0)
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]  # pyright: ignore
-    try:
-        os.chdir(os.path.join(home, os.path.relpath(os.getcwd(), layout.work())))
-    except OSError:
-        os.chdir(home)
+    inherited.sever()
+    _state.moved = inherited
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, execution.REQUEST)
-
-
-def processor_clock(pid: int) -> float:
-    """Seconds of processor time a process has used; 0 once it is gone."""
-    try:
-        return time.clock_gettime((~pid << 3) | 2)
-    except OSError:
-        return 0.0

@@ -1,7 +1,8 @@
 """Rows on the result pipe, and what the two graders share around them.
 
-A row is data: a case's number, what became of it, and a value or a few words. Everything here runs
-in the candidate's own process too and can be changed by it, so a row is never a verdict there.
+A row is data: its length, a case's number, what became of it, and a value: what was returned, or a
+few words. Everything here runs in the candidate's own process too and can be changed by it, so a
+row is never a verdict there.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import os
 import struct
 import sys
 import types
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .. import values
 
 ROWS = 5  # the result pipe
 LENGTH = struct.Struct("<I")
+HEAD = struct.Struct("<IIB")  # bytes that follow, the case's number, what became of it
+_REST = HEAD.size - LENGTH.size  # of the head, after its length
 ROW = 4 << 20  # most bytes of one row
 NAME = 100  # characters of an exception's name
 TEXT = 300  # and of its message
+ABOVE = 8  # names of one exception's classes
 
-# What a row says of its case; the rest of the row is a value, a name and text, or a reason.
+# What a row says of its case; the value is what was returned, else text or several.
 VALUE, RAISED, MALFORMED, TIMEOUT, MISSING, ABSENT = range(6)
 
 _write, _exit = os.write, os._exit
@@ -31,20 +35,9 @@ def load(code: str, name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = f"{name}.py"
     sys.modules[name] = module
+    code = code.removeprefix("\ufeff")  # as Python does with a file
     exec(compile(code, f"{name}.py", "exec", dont_inherit=True), vars(module))
     return module
-
-
-def resolve(module: types.ModuleType, path: str) -> Any:
-    """The object at a dotted path.
-
-    Raises:
-        AttributeError: It is not there.
-    """
-    found: Any = module
-    for part in path.split("."):
-        found = getattr(found, part)
-    return found
 
 
 def flush() -> None:
@@ -62,19 +55,32 @@ def leave(code: int) -> NoReturn:
     _exit(code)
 
 
-def put(fd: int, row: bytes) -> None:
-    """Write one row with its length, whole."""
-    data = memoryview(LENGTH.pack(len(row)) + row)
-    while data:
-        data = data[_write(fd, data) :]
+def row(k: int, what: int, body: bytes) -> bytes:
+    """The row of case k, with its length."""
+    return HEAD.pack(len(body) + _REST, k, what) + body
+
+
+def put(fd: int, data: bytes) -> None:
+    """Write all of it."""
+    written = _write(fd, data)
+    while written < len(data):
+        written += _write(fd, data[written:])
 
 
 def describe(problem: BaseException) -> tuple[str, str, str]:
-    """Name, nearest builtin class and message of an exception, each cut to size."""
-    kind = type(problem)
-    nearest = next((c.__name__ for c in kind.__mro__ if values.NAMES.get(c)), "BaseException")
+    """Names, nearest builtin class and message of an exception, each cut to size.
+
+    The names are those of its class and, after slashes, of the classes above it down to a builtin.
+    """
+    names: list[str] = []
+    nearest = "BaseException"
+    for kind in type(problem).__mro__:
+        if kind in values.NAMES:
+            nearest = kind.__name__
+            break
+        names.append(str(kind.__name__)[:NAME])
     try:
         text = str(problem)[:TEXT]
     except BaseException:  # __str__ is the candidate's
         text = "(its message cannot be printed)"
-    return str(kind.__name__)[:NAME], nearest, text
+    return "/".join(names[:ABOVE]) or nearest, nearest, text

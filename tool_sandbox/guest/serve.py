@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import _socket
 import os
 import resource
 import select
@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from .. import wire
-from . import clean, collect, execution, trees
+from . import clean, collect, execution, passing, scratch, trees, turns
 from .clone import Cloner
 from .syscalls import plain_prctl
 from .watch import Bounds, Stream, Watch
 
 _EXIT, _MEMORY = 0, 3  # causes
 _DESCRIPTORS = 1 << 20  # more than a process can have open
+NO_MARK = -2  # there is a group, and its mark cannot be reset for each call
 
 
 class Setting(NamedTuple):
@@ -30,7 +31,7 @@ class Setting(NamedTuple):
     prefix: str = "/usr"  # the interpreter's folder as seen from inside
     memory: int = 512 << 20
     polling: int = -1  # a proc that hides nobody, where memory is polled
-    peak: int = -1  # the group's high-water mark, open for reading and resetting
+    peak: int = -1  # the group's high-water mark, open for reading and resetting, or NO_MARK
     oom: int = -1  # the group's count of kills for memory
     group: bool = False
     hidden: bool = True  # not dumpable: guests cannot look at it
@@ -47,7 +48,7 @@ class Armed(NamedTuple):
     pidfd: int
     out: int
     err: int
-    line: socket.socket
+    line: wire.Socket
 
 
 class Server:
@@ -57,17 +58,18 @@ class Server:
         self.setting = setting
         self.cleaner = setting.cleaner or clean.Cleaner()
         self.proc = trees.Proc(setting.polling)
-        self._memory = collect.Memory(self.proc, setting.memory)
+        self.memory = collect.Memory(self.proc, setting.memory)
         self.crowd = trees.Namespace() if setting.alone else trees.Descendants(self.proc)
         self._clone = Cloner()
         self._prctl = plain_prctl()
+        self._scratch = scratch.Scratch()
         self._armed: Armed | None = None
 
     def arm(self) -> Armed:
         """Forks the next execution ahead of its request."""
         out, out_child = os.pipe()
         err, err_child = os.pipe()
-        line, line_child = socket.socketpair()
+        line, line_child = _socket.socketpair()  # the plain kind: no enum, no class of ours
         kept = line_child.fileno()
         # Nobody is alive here who could profit, and the child need not ask for it.
         self._dumpable(1)
@@ -105,30 +107,36 @@ class Server:
             for fd, _ in poller.poll():
                 if fd != control.fileno():
                     self.end()
-            try:
-                frame, fds = wire.read_frame_fds(control, 8)
-            except (wire.Hangup, wire.Malformed, OSError):
-                self.end()
-            if frame.kind == wire.RUN:
-                self.execute(frame, fds)
-            elif frame.kind == wire.CALL:
-                from . import branch
+            self._answer()
 
-                branch.converse(self, frame)
-            elif frame.kind != wire.HURRY:  # one that came too late is no mistake
-                self.end()
+    def _answer(self) -> None:
+        """The next request; no view of it outlives this."""
+        self._scratch.begin()
+        try:
+            frame = passing.read_arrival(self.setting.control, 8, self._scratch.room)
+        except (wire.Hangup, wire.Malformed, OSError):
+            self.end()
+        if frame.kind == wire.RUN:
+            self.execute(frame)
+        elif frame.kind == turns.TURN:
+            from . import branch
 
-    def execute(self, frame: wire.Frame, fds: list[int]) -> None:
+            branch.converse(self, wire.Frame(frame.kind, frame.id, bytes(frame.body)))
+        elif frame.kind != wire.HURRY:  # one that came too late is no mistake
+            self.end()
+
+    def execute(self, frame: passing.Arrival) -> None:
         """One request, from its frame to its reply."""
-        order = wire.unpack_order(frame.body)
+        order = passing.bounds(frame.body)
         started = time.monotonic()
-        oom = self.oom_kills()
+        oom = collect.control(self.setting.oom)
         self._reset_peak()
-        rows = self._hand_over(frame.body, order, fds)
+        rows = self._hand_over(frame, order.flags)
         armed = self._armed
         assert armed is not None
         self._armed = None
-        streams = (Stream(armed.out, order.output), Stream(armed.err, order.output))
+        room = self._scratch.room
+        streams = (Stream(armed.out, order.output, room), Stream(armed.err, order.output, room))
         bounds = Bounds(started + order.wall, order.output_stop)
         watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self.over_memory())
         watch.run()
@@ -138,33 +146,39 @@ class Server:
             stream.drain()
             os.close(stream.fd)
         os.close(armed.pidfd)
-        cause = _MEMORY if self.oom_kills() > oom else watch.cause
+        watch.settle()
+        cause = _MEMORY if self._killed_since(oom) else watch.cause
         if order.fetch:
-            collect.send_files(self.setting.control, frame.id, order.fetch)
-        counts = streams[0].total, streams[1].total
-        kept = streams[0].take(), streams[1].take()
+            collect.send_files(self.setting.control, frame.id, order.fetch, room)
         ending = wire.Ending(
             cause,
             status,
-            *kept,
-            *counts,
-            wall,
-            cpu,
-            self._peak(peak),
-            0 if self.cleaner.clean() else 1,
-            b"" if rows is None else rows.take(),
+            stdout_bytes=streams[0].total,
+            stderr_bytes=streams[1].total,
+            wall=wall,
+            cpu=cpu,
+            memory_peak=self._peak(peak),
+            retired=0 if self.cleaner.clean() else 1,
         )
-        self.reply(wire.RESULT, frame.id, wire.pack_ending(ending))
+        blobs = (*(stream.view() for stream in streams), b"" if rows is None else rows.view())
+        self._report(frame.id, ending, *blobs)
 
-    def _hand_over(self, body: bytes, order: wire.Order, fds: list[int]) -> Stream | None:
+    def _report(self, request_id: int, ending: wire.Ending, *blobs: bytes | memoryview) -> None:
+        sizes = [len(blob) for blob in blobs]
+        numbers = wire.pack_numbers(ending, *sizes)
+        head = wire.pack_head(wire.RESULT, request_id, len(numbers) + sum(sizes))
+        self._send(self._scratch.join(head, numbers, *blobs))
+
+    def _hand_over(self, frame: passing.Arrival, flags: int) -> Stream | None:
         """Sends the request to the armed execution; the result pipe's end, if it has one."""
         rows = None
-        if order.flags & (wire.ROWS | wire.WANT_VALUE):
+        fds = frame.fds
+        if flags & (wire.ROWS | wire.WANT_VALUE):
             read, write = os.pipe()
             os.set_blocking(read, False)
             rows = Stream(read, execution_rows())
             fds = [write, *fds]
-        data = len(body).to_bytes(4, "little") + body
+        data = self._scratch.join(len(frame.body).to_bytes(4, "little"), frame.body)
         while True:
             armed = self._armed = self._armed or self.arm()
             try:
@@ -192,7 +206,7 @@ class Server:
 
     def over_memory(self) -> Callable[[], bool] | None:
         """Whether memory must be looked at, and how."""
-        return None if self.setting.group else self._memory.over
+        return None if self.setting.group else self.memory.over
 
     def enlist(self, body: bytes) -> Armed:
         """Makes the armed execution the interpreter of a session."""
@@ -200,23 +214,6 @@ class Server:
         self._armed = None
         armed.line.sendall(len(body).to_bytes(4, "little") + body)
         return armed
-
-    def next_call(self) -> wire.Frame:
-        """The next call of a session; late words are passed over, a hang-up is the end."""
-        lifelines = [self.setting.control.fileno()]
-        if self.setting.launcher >= 0:
-            lifelines.append(self.setting.launcher)
-        while True:
-            if self.setting.launcher in select.select(lifelines, [], [])[0]:
-                self.end()
-            try:
-                frame = wire.read_frame(self.setting.control)
-            except (wire.Hangup, wire.Malformed, OSError):
-                self.end()
-            if frame.kind == wire.CALL:
-                return frame
-            if frame.kind != wire.HURRY:
-                self.end()
 
     def fail(self, text: str) -> NoReturn:
         """Ends a cell that is in no state to go on."""
@@ -256,21 +253,28 @@ class Server:
 
     def reply(self, kind: int, request_id: int, body: bytes) -> None:
         """Sends a frame; a host that is gone ends the cell."""
+        self._send(wire.pack(kind, request_id, body))
+
+    def _send(self, data: bytes | memoryview) -> None:
         try:
-            self.setting.control.sendall(wire.pack(kind, request_id, body))
+            self.setting.control.sendall(data)
         except OSError:
             self.end()
 
-    def oom_kills(self) -> int:
-        """How often the kernel killed in this group for want of memory."""
-        return collect.counter(self.setting.oom)
+    def _killed_since(self, before: bytes) -> bool:
+        now = collect.control(self.setting.oom)
+        return now != before and collect.kills(now) > collect.kills(before)
 
     def _reset_peak(self) -> None:
         if self.setting.peak >= 0:
-            with contextlib.suppress(OSError):  # an older kernel keeps the mark of all calls
+            try:  # noqa: SIM105 -- a context manager touches more pages
                 os.pwrite(self.setting.peak, b"0", 0)
+            except OSError:
+                pass  # an older kernel keeps the mark of all calls
 
     def _peak(self, resident: int) -> int:
+        if self.setting.peak == NO_MARK:
+            return -1
         if self.setting.peak < 0:
             return resident
         return int(os.pread(self.setting.peak, 32, 0))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-import struct
+import os
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from .. import values
+from . import rows
 
 SOCKET = 6  # both sides inherit their end as this descriptor
 ENDED = "the other side has ended"
 ROOT = 0  # the handle of the candidate's module
 LARGEST = 16 << 20
-_LENGTH = struct.Struct("<I")
+_FIRST = 1 << 14  # bytes of a first piece: most frames have fewer
+_read = os.read
 
 # Operators that both sides know, by their names in `operator` and among the builtins.
 ARITHMETIC = (
@@ -23,7 +24,7 @@ ARITHMETIC = (
 UNARY = ("neg", "pos", "invert", "index", "getitem", "setitem", "delitem")
 FUNCTIONS = (
     *("abs", "str", "repr", "len", "iter", "next", "int", "float", "complex", "round"),
-    *("divmod", "reversed"),
+    *("divmod", "reversed", "format"),
 )
 
 # What an answer is.
@@ -31,7 +32,11 @@ PLAIN, RAISED, REFUSED, UNKNOWN = range(4)
 
 
 class Gone(BaseException):
-    """The other side has ended, or speaks another language."""
+    """The other side has ended."""
+
+
+class Forged(Gone):
+    """The other side speaks another language, and is asked no more."""
 
 
 def exactly(thing: object, kind: type) -> bool:
@@ -39,46 +44,63 @@ def exactly(thing: object, kind: type) -> bool:
     return type(thing) is kind
 
 
-def send(sock: socket.socket, message: object, handle: Callable[[object], int | None]) -> None:
+def send(line: int, message: object, handle: Callable[[object], int | None]) -> None:
     """Write one frame.
 
     Raises:
         NotPlain: The message holds what no wire carries.
         Gone: The other side has ended.
     """
-    data = values.encode(message, size=LARGEST, handle=handle)
+    transmit(line, values.encode(message, size=LARGEST, handle=handle))
+
+
+def transmit(line: int, data: bytes) -> None:
+    """Write one frame of bytes that are encoded already.
+
+    Raises:
+        Gone: The other side has ended.
+    """
     try:
-        sock.sendall(_LENGTH.pack(len(data)) + data)
+        rows.put(line, rows.LENGTH.pack(len(data)) + data)
     except OSError:
         raise Gone(ENDED) from None
 
 
-def receive(sock: socket.socket, handle: Callable[[int], object]) -> tuple[Any, ...]:
-    """Read one frame.
+def receive(line: int, handle: Callable[[int], object]) -> tuple[Any, ...]:
+    """Read one frame; since the sides take turns, nothing may follow it.
 
     Raises:
         Gone: The other side has ended, or what it sent is no tuple of values.
     """
-    (length,) = _LENGTH.unpack(_whole(sock, _LENGTH.size))
+    data = _piece(line, _FIRST)
+    while len(data) < rows.LENGTH.size:
+        data += _piece(line, _FIRST)
+    length = rows.LENGTH.unpack_from(data)[0]
     if length > LARGEST:
-        raise Gone("the other side sent a frame too large")
+        raise Forged("the other side sent a frame too large")
+    if len(data) - rows.LENGTH.size < length:
+        data = _whole(line, data, rows.LENGTH.size + length)
     try:
-        message = values.decode(_whole(sock, length), handle=handle)
+        message: Any = values.decode(data[rows.LENGTH.size :], handle=handle)
     except values.BadValue as problem:
-        raise Gone(f"the other side sent what is no value: {problem}") from None
-    if type(message) is not tuple:
-        raise Gone("the other side sent what is no message")
-    return cast("tuple[Any, ...]", message)
+        raise Forged(f"the other side sent what is no value: {problem}") from None
+    if not exactly(message, tuple):
+        raise Forged("the other side sent what is no message")
+    return message
 
 
-def _whole(sock: socket.socket, count: int) -> bytes:
-    held = bytearray()
-    while len(held) < count:
-        try:
-            piece = sock.recv(min(count - len(held), 1 << 20))
-        except OSError:
-            piece = b""
-        if not piece:
-            raise Gone(ENDED)
-        held += piece
+def _whole(line: int, begun: bytes, size: int) -> bytes:
+    held = bytearray(begun)
+    while len(held) < size:
+        held += _piece(line, min(size - len(held), 1 << 20))
     return bytes(held)
+
+
+def _piece(line: int, most: int) -> bytes:
+    try:
+        piece = _read(line, most)
+    except OSError:
+        piece = b""
+    if not piece:
+        raise Gone(ENDED)
+    return piece

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
+
+# Signals that reach a process which stands still in the ordinary course of things.
+_USUAL = sum(1 << n - 1 for n in (signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGALRM))
+_LOOKS, _PAUSE = 1000, 0.0002  # seconds between looks at who is stopping
 
 
 class Entry(NamedTuple):
@@ -22,6 +28,8 @@ class Proc:
     def __init__(self, fd: int) -> None:
         visible = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self.fd = fd if fd >= 0 else os.open("/proc", visible)
+        own = os.getpid()
+        self._lists = os.access(f"{own}/task/{own}/children", os.R_OK, dir_fd=self.fd)
 
     def entries(self) -> list[Entry]:
         """Every process that can be seen."""
@@ -53,10 +61,78 @@ class Proc:
             found += children[pid]
         return found
 
+    def family(self, root: int) -> list[int]:
+        """As `tree`, by the kernel's own lists: quick, but it may miss who is just being born."""
+        if not self._lists:
+            return self.tree(root)
+        found = [root]
+        for pid in found:
+            try:
+                threads = os.open(f"{pid}/task", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+            except OSError:
+                continue
+            try:
+                for thread in os.listdir(threads):
+                    found += self.children(f"{pid}/task/{thread}")
+            except OSError:
+                continue
+            finally:
+                os.close(threads)
+        return found
+
+    def still(self, root: int) -> set[int]:
+        """Who lives of a family that was told to stop, once it has, or cannot at the moment."""
+        states: dict[int, str] = {}
+        for _ in range(_LOOKS):
+            states = {pid: self._state(pid) for pid in self.family(root)}
+            if not {"R", "S"} & set(states.values()):
+                break
+            time.sleep(_PAUSE)
+        return {pid for pid, state in states.items() if state not in ("", "Z", "X")}
+
+    def _state(self, pid: int) -> str:
+        return self._read(f"{pid}/stat").rpartition(b")")[2][1:2].decode()
+
+    def settings(self, pid: int) -> tuple[bytes, ...]:
+        """What others can change of a process that stands still.
+
+        Its limits, its rank, and the signals it will find.
+        """
+        lines = self._read(f"{pid}/status").splitlines()
+        status = {name: value for name, _, value in (line.partition(b":") for line in lines)}
+        stat = self._read(f"{pid}/stat").rpartition(b")")[2].split()
+        pending = int(status.get(b"SigPnd", b"0"), 16) | int(status.get(b"ShdPnd", b"0"), 16)
+        signals = b"%x" % (pending & ~_USUAL)
+        return self._read(f"{pid}/limits"), signals, *stat[15:17], *stat[37:39]
+
+    def children(self, thread: str) -> list[int]:
+        """Who was started by one thread; nobody where the kernel keeps no such list."""
+        return [int(word) for word in self._read(f"{thread}/children").split()]
+
+    def _read(self, path: str) -> bytes:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return b""
+        try:
+            return os.read(fd, 4096)
+        except OSError:
+            return b""
+        finally:
+            os.close(fd)
+
     def strays(self, own: set[int]) -> list[int]:
         """Living children of ours that are not in `own`."""
         me = os.getpid()
         return [e.pid for e in self.entries() if e.parent == me and e.pid not in own]
+
+
+def processor_clock(pid: int) -> float:
+    """Seconds of processor time a process has used, to the moment; 0 once it is gone."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 class Crowd(Protocol):
@@ -83,14 +159,16 @@ class Descendants:
 
     def signal(self, number: int) -> None:
         """Sends a signal to all of them; stops them first if they are to end."""
-        if number == signal.SIGKILL:
-            self._send(signal.SIGSTOP)
-        self._send(number)
+        if number != signal.SIGKILL:  # who is missed now is there the next time
+            self._send(number, self._proc.family)
+            return
+        self._send(signal.SIGSTOP, self._proc.tree)
+        self._send(number, self._proc.tree)
 
-    def _send(self, number: int) -> None:
+    def _send(self, number: int, walk: Callable[[int], list[int]]) -> None:
         reached: set[int] = set()
         while True:
-            new = set(self._proc.tree(os.getpid())[1:]) - reached
+            new = set(walk(os.getpid())[1:]) - reached
             if not new:
                 return
             for pid in new:

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from . import scratch
+
 ROWS_MOST = 7 << 20  # bytes kept of the result pipe; more ends the execution
-TICK = 0.02  # seconds between looks at the memory of a cell without a resource group
+TICK = 0.02  # seconds between looks at rows, and at the memory of a cell without a group
 _PIECE = 1 << 16
 _READ = select.POLLIN
 _EXIT, _TIMEOUT, _OUTPUT, _MEMORY, _HURRIED = range(5)  # as in wire.CAUSES
@@ -22,37 +24,44 @@ _EXIT, _TIMEOUT, _OUTPUT, _MEMORY, _HURRIED = range(5)  # as in wire.CAUSES
 class Stream:
     """One pipe: its head is kept, the rest counted and dropped."""
 
-    def __init__(self, fd: int, keep: int) -> None:
+    def __init__(
+        self, fd: int, keep: int, room: Callable[[int], memoryview] = scratch.pages
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            fd: The pipe's end; it does not block.
+            keep: Bytes of the head.
+            room: Where memory comes from; not from what the next guest inherits.
+        """
         self.fd = fd
         self.keep = keep
         self.total = 0
-        self._parts: list[bytes] = []
+        self._room = room(keep + _PIECE)
         self._held = 0
 
     def read(self) -> bool:
         """Takes a piece; False when there is nothing more for now, or ever."""
         try:
-            piece = os.read(self.fd, _PIECE)
+            size = os.readv(self.fd, [self._room[self._held : self._held + _PIECE]])
         except BlockingIOError:
             return False
-        if not piece:
-            return False
-        self.total += len(piece)
-        room = self.keep - self._held
-        if room > 0:
-            self._parts.append(piece[:room])
-            self._held += min(room, len(piece))
-        return True
+        self.total += size
+        self._held = min(self._held + size, self.keep)
+        return size > 0
 
     def drain(self) -> None:
         """Takes what is there; only after the last writer is dead, or a flood never ends."""
         while self.read():
             pass
 
+    def view(self) -> memoryview:
+        """What was kept, where it lies."""
+        return self._room[: self._held]
+
     def take(self) -> bytes:
         """What was kept; the count begins anew."""
-        data = b"".join(self._parts)
-        self._parts.clear()
+        data = bytes(self.view())
         self._held = 0
         self.total = 0
         return data
@@ -111,15 +120,17 @@ class Watch:
         readers: dict[int, Stream] = {stream.fd: stream for stream in self._streams}
         if self._rows is not None:
             readers[self._rows.fd] = self._rows
+        quiet = self._rows  # looked at now and then: rows are small, and each would wake us
         for fd in (*readers, *self._events):
-            poller.register(fd, _READ)
+            if quiet is None or fd != quiet.fd:
+                poller.register(fd, _READ)
         deadline = self._bounds.deadline
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
                 self.cause = self.cause or _TIMEOUT
                 return
-            wait = min(left, TICK) if self._over is not None else left
+            wait = left if self._over is None and quiet is None else min(left, TICK)
             ready = poller.poll(wait * 1000 + 1)
             for fd, _ in ready:
                 if fd == self._pidfd:
@@ -132,6 +143,9 @@ class Watch:
                         deadline, self.cause = earlier, _HURRIED
                 elif not stream.read():
                     poller.unregister(fd)  # its last writer closed it
+            if quiet is not None and _much(quiet):
+                poller.register(quiet.fd, _READ)  # or its writer would wait for us
+                quiet = None
             if self._stopped:
                 return
             if self._flooded():
@@ -141,8 +155,20 @@ class Watch:
                 self.cause = _MEMORY
                 return
 
+    def settle(self) -> None:
+        """Counts what was drained after the end: a flood is one however early its writer left."""
+        if self.cause == _EXIT and self._flooded():
+            self.cause = _OUTPUT
+
     def _flooded(self) -> bool:
         out, err = self._streams
         if out.total + err.total > self._bounds.output_stop:
             return True
         return self._rows is not None and self._rows.total > ROWS_MOST
+
+
+def _much(stream: Stream) -> bool:
+    """Takes what a pipe nobody listens to holds; whether it was filling up."""
+    before = stream.total
+    stream.read()
+    return stream.total - before > _PIECE // 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from functools import cache
 from typing import Any
 
@@ -31,7 +33,9 @@ def evaluated(job: Job) -> Result:
     head, _, last = job.code.rpartition("\n\n")
     names: dict[str, Any] = {}
     exec(head, names)
-    return Result("ok", 0, value=eval(last, names))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.StringIO(str(job.stdin)))
+        return Result("ok", 0, value=eval(last, names))
 
 
 def drill(**options: Any) -> CodeDrill:
@@ -405,7 +409,7 @@ def test_text_outside_the_grammar_runs_by_itself() -> None:
         env.start(seed)
     batch(envs, ["max(x)", "min(x)", "max( x )", "sorted(x)[0]"])
     shares = ["max( x )", "sorted(x)[0]"]
-    assert sum(any(s in job.code for s in shares) for job in sandbox.jobs) == 2
+    assert sum(any(s in str(job.stdin) for s in shares) for job in sandbox.jobs) == 2
 
 
 def test_a_batch_gives_what_single_sessions_give() -> None:
@@ -421,7 +425,7 @@ def test_a_batch_gives_what_single_sessions_give() -> None:
 @pytest.mark.parametrize("reason", ["lost", "timeout"])
 def test_a_lost_worker_is_our_failure_and_a_slow_program_is_not(reason: Any) -> None:
     def answer(job: Job) -> Result:
-        return evaluated(job) if "sorted" not in job.code else Result(reason)
+        return evaluated(job) if "sorted" not in str(job.stdin) else Result(reason)
 
     env = CodeDrill(level=1, sandbox=FakeSandbox(answer))
     env.start(0)
@@ -442,6 +446,12 @@ def test_a_merged_result_without_rows_is_the_result_of_each() -> None:
     killed = Result("memory", None)
     assert expressions.split(killed, 2) == [killed, killed]
     assert expressions.rows(killed) == []
+
+
+@pytest.mark.parametrize("value", [5, "rows", [5], [[5]], [{0: 1}], [[[1], "x"]], [[{1: 2}]]])
+def test_what_a_program_wrote_in_place_of_its_rows_is_no_rows(value: Any) -> None:
+    assert expressions.rows(Result("ok", 0, value=value)) == []
+    assert expressions.rows(Result("ok", 0, value=[[[1, "!"], None]])) == [[1, "!"], None]
 
 
 def test_values_are_compared_with_their_type() -> None:

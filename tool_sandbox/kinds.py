@@ -1,0 +1,61 @@
+"""What counts as a plain value: the closed set of types, its bounds and its errors."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from datetime import date, datetime, time, timedelta, timezone
+from typing import Any
+
+DEPTH = 100
+SIZE = 16 * 1024 * 1024
+NODES = 1_000_000
+BITS = 1 << 20  # of an int: comparing a longer one with a Decimal takes seconds
+RATIO_BITS = 1 << 14  # of a Fraction's parts: reading one takes their greatest common divisor
+DIGITS = 100_000  # of a Decimal
+TWINS = 64  # keys of one set or dict that share a hash: more is an attack on the reader's time
+
+TYPES: dict[str, type] = {
+    name: kind
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and kind.__name__ == name and not name.startswith("_")
+}
+TYPES["NoneType"] = type(None)
+NAMES: dict[type, str] = {kind: name for name, kind in TYPES.items()}
+
+
+class ValueProblem(ValueError):
+    """A value and its bytes do not go together."""
+
+
+class NotPlain(ValueProblem):
+    """A value without a plain form: its type is outside the closed set, or it is too big."""
+
+
+class BadValue(ValueProblem):
+    """Bytes that no encoder of ours wrote."""
+
+
+def _clock(value: Any) -> tuple[Any, ...]:
+    return (value.hour, value.minute, value.second, value.microsecond)
+
+
+# What each constructor takes; `fold` last where there is one, and the zone before it.
+PARTS: dict[type, Callable[[Any], tuple[Any, ...]]] = {
+    date: lambda v: (v.year, v.month, v.day),
+    time: lambda v: (*_clock(v), v.tzinfo, v.fold),
+    datetime: lambda v: (v.year, v.month, v.day, *_clock(v), v.tzinfo, v.fold),
+    timedelta: lambda v: (v.days, v.seconds, v.microseconds),
+    timezone: lambda v: v.__getinitargs__(),
+    range: lambda v: (v.start, v.stop, v.step),
+    slice: lambda v: (v.start, v.stop, v.step),
+}
+MAKERS: dict[str, Callable[..., object]] = {
+    "date": date,
+    "time": lambda *a: time(*a[:-1], fold=a[-1]),
+    "datetime": lambda *a: datetime(*a[:-1], fold=a[-1]),
+    "timedelta": timedelta,
+    "timezone": timezone,
+    "range": range,
+    "slice": slice,
+}

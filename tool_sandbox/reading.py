@@ -1,0 +1,205 @@
+"""Hostile bytes read as plain values: a closed set of types, bounded time, one error."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from typing import cast
+
+from .kinds import BITS, DEPTH, DIGITS, MAKERS, RATIO_BITS, TWINS, TYPES, BadValue
+
+_COUNT = struct.Struct("<I")
+_INT = struct.Struct("<q")
+_FLOAT = struct.Struct("<d")
+_COMPLEX = struct.Struct("<dd")
+_HANDLE = struct.Struct("<Q")
+_ARRAY = struct.Struct("<ccI")
+
+
+class _Walk:
+    """The steps of a `Reader`; each checks what it takes."""
+
+    __slots__ = ("at", "data", "handle", "nodes")
+
+    def __init__(self, data: bytes, handle: Callable[[int], object] | None, nodes: int) -> None:
+        self.data = data
+        self.at = 0
+        self.handle = handle
+        self.nodes = nodes
+
+    def bytes(self, count: int) -> bytes:
+        end = self.at + count
+        if end > len(self.data):
+            raise BadValue(f"the value ends at byte {len(self.data)}; wanted {end}")
+        piece = self.data[self.at : end]
+        self.at = end
+        return piece
+
+    def count(self) -> int:
+        return _COUNT.unpack(self.bytes(4))[0]
+
+    def take(self, depth: int) -> object:
+        self.nodes -= 1
+        if depth > DEPTH or self.nodes < 0:
+            raise BadValue("the value is too deep or has too many parts")
+        tag = self.data[self.at]  # past the end: IndexError, which the caller knows
+        self.at += 1
+        if tag == _J:
+            self.at += 8
+            return _INT.unpack_from(self.data, self.at - 8)[0]
+        if tag == _S:
+            return self.text()
+        if tag == _T:
+            return tuple(self.items(depth))
+        if tag == _L:
+            return self.items(depth)
+        taker = _TAKERS[tag]
+        if taker is None:
+            raise BadValue(f"tag {tag} is unknown")
+        return taker(self, depth)
+
+    def array(self, depth: int) -> object:
+        """Numbers of one machine type."""
+        kind, name, count = _ARRAY.unpack(self.bytes(6))
+        self.nodes -= count
+        if kind not in b"lt" or name not in b"jf" or self.nodes < 0 or depth >= DEPTH:
+            raise BadValue("an array is a list or tuple of ints or floats")
+        items = struct.unpack(f"<{count}{'q' if name == b'j' else 'd'}", self.bytes(8 * count))
+        return items if kind == b"t" else list(items)
+
+    def text(self) -> str:
+        return self.bytes(self.count()).decode("utf-8", "surrogatepass")
+
+    def long(self) -> int:
+        count = self.count()
+        if count > BITS // 4 + 1:
+            raise BadValue("an int is too long")
+        return int(self.bytes(count).decode("ascii"), 16)
+
+    def decimal(self) -> Decimal:
+        text = self.text()
+        if len(text) > DIGITS:
+            raise BadValue("a Decimal is too long")
+        return Decimal(text)
+
+    def kind(self) -> type:
+        name = self.text()
+        if name not in TYPES:
+            raise BadValue("the type is not a builtin one")
+        return TYPES[name]
+
+    def handled(self) -> object:
+        number = _HANDLE.unpack(self.bytes(8))[0]
+        if self.handle is None:
+            raise BadValue("a handle has no meaning here")
+        return self.handle(number)
+
+    def items(self, depth: int) -> list[object]:
+        return [self.take(depth + 1) for _ in range(self.count())]
+
+    def members(self, depth: int) -> list[object]:
+        items = self.items(depth)
+        _guard(items)
+        return items
+
+    def pairs(self, depth: int) -> list[tuple[object, object]]:
+        pairs = [(self.take(depth + 1), self.take(depth + 1)) for _ in range(self.count())]
+        if len(pairs) > TWINS:
+            _guard([key for key, _ in pairs])
+        return pairs
+
+    def default(self, depth: int) -> object:
+        factory = self.take(depth + 1)
+        if factory is not None and not isinstance(factory, type):
+            raise BadValue("a defaultdict's factory is no type")
+        return defaultdict(factory, self.pairs(depth))
+
+    def counter(self, depth: int) -> object:
+        counter: Counter[object] = Counter()
+        dict.update(counter, self.pairs(depth))
+        return counter
+
+    def queue(self, depth: int) -> object:
+        bound = self.take(depth + 1)
+        if bound is not None and type(bound) is not int:
+            raise BadValue("a deque's bound is no int")
+        return deque(self.items(depth), bound)
+
+    def ratio(self, depth: int) -> object:
+        above, below = self.take(depth + 1), self.take(depth + 1)
+        if type(above) is not int or type(below) is not int:
+            raise BadValue("a fraction is not made of ints")
+        if max(above.bit_length(), below.bit_length()) > RATIO_BITS:
+            raise BadValue("a fraction is too long")
+        return Fraction(above, below)
+
+    def made(self, depth: int) -> object:
+        name, parts = self.take(depth + 1), self.take(depth + 1)
+        if type(name) is not str or type(parts) is not tuple or name not in MAKERS:
+            raise BadValue("a date, range or slice is made of its name and a tuple")
+        return MAKERS[name](*cast("tuple[object, ...]", parts))
+
+
+def _guard(keys: Sequence[object]) -> None:
+    """Refuse keys chosen to share a hash: inserting n of those takes n squared steps."""
+    if len(keys) <= TWINS:
+        return
+    run, last = 0, None
+    for mark in sorted(map(hash, keys)):
+        run = run + 1 if mark == last else 0
+        last = mark
+        if run >= TWINS:
+            raise BadValue(f"more than {TWINS} keys share one hash")
+
+
+_J, _S, _T, _L = b"jstl"  # the commonest tags; the others by number
+_BY_TAG: dict[bytes, Callable[[_Walk, int], object]] = {
+    b"N": lambda r, d: None,
+    b"T": lambda r, d: True,
+    b"F": lambda r, d: False,
+    b"i": lambda r, d: r.long(),
+    b"f": lambda r, d: _FLOAT.unpack(r.bytes(8))[0],
+    b"c": lambda r, d: complex(*_COMPLEX.unpack(r.bytes(16))),
+    b"b": lambda r, d: r.bytes(r.count()),
+    b"m": lambda r, d: r.decimal(),
+    b"e": lambda r, d: r.kind(),
+    b"h": lambda r, d: r.handled(),
+    b"a": _Walk.array,
+    b"S": lambda r, d: set(r.members(d)),
+    b"z": lambda r, d: frozenset(r.members(d)),
+    b"d": lambda r, d: dict(r.pairs(d)),
+    b"C": _Walk.counter,
+    b"O": lambda r, d: OrderedDict(r.pairs(d)),
+    b"D": _Walk.default,
+    b"q": _Walk.queue,
+    b"r": _Walk.ratio,
+    b"y": _Walk.made,
+}
+_TAKERS = tuple(_BY_TAG.get(bytes((number,))) for number in range(256))
+
+
+class Reader(_Walk):
+    """Walks the bytes that `values.encode` wrote, or somebody else.
+
+    Attributes:
+        at: Where the next value begins.
+        nodes: How many more values, containers and their members counted alike, may be read.
+    """
+
+    __slots__ = ()
+
+    def value(self) -> object:
+        """The value at `at`.
+
+        Raises:
+            BadValue: None is there, or it exceeds a bound.
+        """
+        try:
+            return self.take(0)
+        except BadValue:
+            raise
+        except Exception as problem:  # Decimal, dates and hashing have errors of their own
+            raise BadValue(f"{type(problem).__name__}: {problem}") from None
