@@ -38,7 +38,7 @@ train: $(VENV)/.run
 	@$(BIN)/palaestra train $(ARGS)
 
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 slow: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m slow $(ARGS)

@@ -19,6 +19,7 @@ from .syscalls import plain_prctl
 from .watch import Bounds, Stream, Watch
 
 _EXIT, _MEMORY = 0, 3  # causes
+_SET_DUMPABLE = 4
 _DESCRIPTORS = 1 << 20  # more than a process can have open
 NO_MARK = -2  # there is a group, and its mark cannot be reset for each call
 
@@ -71,26 +72,21 @@ class Server:
         err, err_child = os.pipe()
         line, line_child = _socket.socketpair()  # the plain kind: no enum, no class of ours
         kept = line_child.fileno()
-        # Nobody is alive here who could profit, and the child need not ask for it.
-        self._dumpable(1)
         pid, pidfd = self._clone()
         if not pid:
+            if self.setting.hidden:
+                self._prctl(_SET_DUMPABLE, 1, 0, 0, 0)  # its own /proc entries are a program's
             os.dup2(out_child, 1)
             os.dup2(err_child, 2)
             os.closerange(execution.REQUEST, kept)
             os.closerange(kept + 1, _DESCRIPTORS)
             execution.main(line_child, self.setting.prefix, self.setting.again)
-        self._dumpable(0)
         os.close(out_child)
         os.close(err_child)
         line_child.close()
         os.set_blocking(out, False)
         os.set_blocking(err, False)
         return Armed(pid, pidfd, out, err, line)
-
-    def _dumpable(self, value: int) -> None:
-        if self.setting.hidden:
-            self._prctl(4, value, 0, 0, 0)
 
     def loop(self) -> NoReturn:
         """Serves until the host hangs up."""
