@@ -1,11 +1,15 @@
-"""Stand-ins for what is slow or leaves the process: a sandbox with given answers."""
+"""Stand-ins for what is slow or leaves the process: a sandbox, a network, with given answers."""
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..tool_sandbox import Job, Limits, MissingFile, Report, Result, Tests
+from ..tool_sandbox import Fetch, Job, Limits, MissingFile, Report, Result, Tests
+from ..tool_sandbox.cassette import Answer as Page
+from ..tool_sandbox.network import Broker, Target
 
 Answer = Callable[[Job], Result]
 Judge = Callable[[str, Tests], Report]
@@ -115,3 +119,29 @@ class FakeSession:
 
 def _bytes(data: bytes | str) -> bytes:
     return data.encode() if isinstance(data, str) else data
+
+
+def ask(broker: Broker, *questions: str | bytes) -> list[tuple[int, bytes]]:
+    """What a guest hears from a broker that it asks over its line: status and body of each answer.
+
+    Args:
+        broker: of a sandbox, or made by `answering`.
+        questions: URLs, or bytes to be sent as they are.
+    """
+    found: list[tuple[int, bytes]] = []
+    with socket.socket(fileno=broker.open()) as line, line.makefile("rb") as answers:
+        for question in questions:
+            data = question if isinstance(question, bytes) else json.dumps(question).encode()
+            line.sendall(data + b"\n")
+            head = json.loads(answers.readline())
+            found.append((head["status"], answers.read(head["length"])))
+    return found
+
+
+def answering(fetch: Fetch, answers: Mapping[str, Page]) -> Broker:
+    """A broker whose network is a mapping of normal URLs to answers."""
+
+    def carry(target: Target, address: str, most: int, wall: float) -> Page:
+        return answers[target.url]
+
+    return Broker(fetch, resolver=lambda host, port: "203.0.113.5", carrier=carry)

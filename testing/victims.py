@@ -58,10 +58,10 @@ def children_of(pid: int) -> list[int]:
 def descendants_of(pid: int) -> list[int]:
     """All that descend from a process, in no order; it may fork meanwhile."""
     found: list[int] = []
-    todo = children_of(pid)
-    while todo:
-        found.append(todo.pop())
-        todo += children_of(found[-1])
+    ahead = children_of(pid)
+    while ahead:
+        found.append(ahead.pop())
+        ahead += children_of(found[-1])
     return found
 
 

@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from palaestra.testing.fakes import answering, ask
 from palaestra.tool_sandbox import BadRequest, Fetch, Sandbox
 from palaestra.tool_sandbox.cassette import Answer, Cassette
-from palaestra.tool_sandbox.network import Broker, Target
+from palaestra.tool_sandbox.network import Broker
 
 DOCS = "https://docs.example.org/3/"
-
-
-def ask(broker: Broker, *questions: str | bytes) -> list[tuple[int, bytes]]:
-    found: list[tuple[int, bytes]] = []
-    with socket.socket(fileno=broker.open()) as line, line.makefile("rb") as answers:
-        for question in questions:
-            data = question if isinstance(question, bytes) else json.dumps(question).encode()
-            line.sendall(data + b"\n")
-            head = json.loads(answers.readline())
-            found.append((head["status"], answers.read(head["length"])))
-    return found
-
-
-def broker(fetch: Fetch, answers: dict[str, Answer]) -> Broker:
-    def carry(target: Target, address: str, most: int, wall: float) -> Answer:
-        return answers[target.url]
-
-    return Broker(fetch, resolver=lambda host, port: "203.0.113.5", carrier=carry)
 
 
 PAGE = {"https://docs.example.org:443/3/a": Answer(200, b"page")}
@@ -39,8 +21,8 @@ PAGE = {"https://docs.example.org:443/3/a": Answer(200, b"page")}
 
 def test_a_cassette_records_and_replays(tmp_path: Path) -> None:
     fetch = Fetch((DOCS,), cassette=tmp_path / "tape")
-    assert ask(broker(fetch, PAGE), DOCS + "a") == [(200, b"page")]
-    assert ask(broker(fetch, {}), DOCS + "a") == [(200, b"page")]
+    assert ask(answering(fetch, PAGE), DOCS + "a") == [(200, b"page")]
+    assert ask(answering(fetch, {}), DOCS + "a") == [(200, b"page")]
 
 
 def test_what_was_recorded_first_counts_in_every_process(tmp_path: Path) -> None:
@@ -108,6 +90,6 @@ def test_answers_of_the_moment_are_not_recorded(tmp_path: Path) -> None:
     fetch = Fetch((DOCS,), cassette=tmp_path / "tape")
     for status in (429, 500, 503):
         answers = {"https://docs.example.org:443/3/a": Answer(status, b"later")}
-        assert ask(broker(fetch, answers), DOCS + "a") == [(status, b"later")]
-    assert ask(broker(fetch, PAGE), DOCS + "a") == [(200, b"page")]
-    assert ask(broker(fetch, {}), DOCS + "a") == [(200, b"page")]
+        assert ask(answering(fetch, answers), DOCS + "a") == [(status, b"later")]
+    assert ask(answering(fetch, PAGE), DOCS + "a") == [(200, b"page")]
+    assert ask(answering(fetch, {}), DOCS + "a") == [(200, b"page")]

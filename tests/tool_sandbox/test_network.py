@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import socket
 import threading
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from palaestra.testing.fakes import answering, ask
 from palaestra.tool_sandbox import BadRequest, Fetch, Sandbox, Session, UnsafeSandboxWarning
 from palaestra.tool_sandbox import network as net
 from palaestra.tool_sandbox.cassette import Answer
@@ -19,29 +19,11 @@ from palaestra.tool_sandbox.network import Broker, Target, target_of
 DOCS = "https://docs.example.org/3/"
 
 
-def ask(broker: Broker, *questions: str | bytes) -> list[tuple[int, bytes]]:
-    found: list[tuple[int, bytes]] = []
-    with socket.socket(fileno=broker.open()) as line, line.makefile("rb") as answers:
-        for question in questions:
-            data = question if isinstance(question, bytes) else json.dumps(question).encode()
-            line.sendall(data + b"\n")
-            head = json.loads(answers.readline())
-            found.append((head["status"], answers.read(head["length"])))
-    return found
-
-
-def broker(fetch: Fetch, answers: dict[str, Answer]) -> Broker:
-    def carry(target: Target, address: str, most: int, wall: float) -> Answer:
-        return answers[target.url]
-
-    return Broker(fetch, resolver=lambda host, port: "203.0.113.5", carrier=carry)
-
-
 PAGE = {"https://docs.example.org:443/3/a": Answer(200, b"page")}
 
 
 def test_what_is_allowed_is_fetched_and_nothing_else() -> None:
-    served = broker(Fetch((DOCS,)), PAGE)
+    served = answering(Fetch((DOCS,)), PAGE)
     assert ask(served, DOCS + "a", "https://docs.example.org/2/a") == [
         (200, b"page"),
         (0, b"this URL is not allowed"),
@@ -97,7 +79,7 @@ def test_what_is_allowed_is_fetched_and_nothing_else() -> None:
     ],
 )
 def test_urls_that_look_like_it_are_refused(url: str) -> None:
-    assert ask(broker(Fetch((DOCS,)), PAGE), url) == [(0, b"this URL is not allowed")]
+    assert ask(answering(Fetch((DOCS,)), PAGE), url) == [(0, b"this URL is not allowed")]
 
 
 def test_redirects_are_checked_again() -> None:
@@ -107,7 +89,7 @@ def test_redirects_are_checked_again() -> None:
         "https://docs.example.org:443/3/loop": Answer(302, b"", "/3/loop"),
         **PAGE,
     }
-    served = broker(Fetch((DOCS,), calls=50), answers)
+    served = answering(Fetch((DOCS,), calls=50), answers)
     assert ask(served, DOCS + "in", DOCS + "out", DOCS + "loop") == [
         (200, b"page"),
         (0, b"this URL is not allowed"),
@@ -135,7 +117,7 @@ def test_redirects_are_checked_again() -> None:
 )
 def test_a_redirect_leads_nowhere_else(location: str) -> None:
     answers = {"https://docs.example.org:443/3/r": Answer(302, b"", location), **PAGE}
-    assert ask(broker(Fetch((DOCS,)), answers), DOCS + "r") == [(0, b"this URL is not allowed")]
+    assert ask(answering(Fetch((DOCS,)), answers), DOCS + "r") == [(0, b"this URL is not allowed")]
 
 
 def test_a_redirect_to_a_name_of_a_private_address_is_refused() -> None:
@@ -173,7 +155,7 @@ def test_the_address_that_was_checked_is_the_one_connected_to() -> None:
 
 
 def test_calls_and_bytes_are_counted() -> None:
-    served = broker(Fetch((DOCS,), calls=2, max_bytes=6), PAGE)
+    served = answering(Fetch((DOCS,), calls=2, max_bytes=6), PAGE)
     assert ask(served, DOCS + "a", DOCS + "a", DOCS + "a") == [
         (200, b"page"),
         (0, b"more than 6 bytes"),
@@ -183,7 +165,7 @@ def test_calls_and_bytes_are_counted() -> None:
 
 @pytest.mark.parametrize("question", [b"{}", b"nonsense", b"[" * 5000, b"\xff", b"1"])
 def test_questions_without_sense_get_an_answer(question: bytes) -> None:
-    assert ask(broker(Fetch((DOCS,)), PAGE), question)[0][0] == 0
+    assert ask(answering(Fetch((DOCS,)), PAGE), question)[0][0] == 0
 
 
 @pytest.mark.parametrize(
