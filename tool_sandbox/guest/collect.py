@@ -178,11 +178,11 @@ class Memory:
             os.close(fd)
 
     def _figure(self, pid: str) -> int:
-        text = self._read(f"{pid}/smaps_rollup") or self._hidden(pid)
+        text = self._proc.read(f"{pid}/smaps_rollup") or self._hidden(pid)
         for line in text.split(b"\n"):
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
-        fields = self._read(f"{pid}/statm").split()
+        fields = self._proc.read(f"{pid}/statm").split()
         return int(fields[1]) * 4096 if len(fields) > 1 else 0
 
     def _hidden(self, pid: str) -> bytes:
@@ -191,15 +191,3 @@ class Memory:
             return os.pread(fd, 4096, 0) if fd is not None else b""
         except OSError:
             return b""  # it runs another program by now
-
-    def _read(self, path: str) -> bytes:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._proc.fd)
-        except OSError:
-            return b""
-        try:
-            return os.read(fd, 4096)
-        except OSError:
-            return b""
-        finally:
-            os.close(fd)

@@ -91,25 +91,26 @@ class Proc:
         return {pid for pid, state in states.items() if state not in ("", "Z", "X")}
 
     def _state(self, pid: int) -> str:
-        return self._read(f"{pid}/stat").rpartition(b")")[2][1:2].decode()
+        return self.read(f"{pid}/stat").rpartition(b")")[2][1:2].decode()
 
     def settings(self, pid: int) -> tuple[bytes, ...]:
         """What others can change of a process that stands still.
 
         Its limits, its rank, and the signals it will find.
         """
-        lines = self._read(f"{pid}/status").splitlines()
+        lines = self.read(f"{pid}/status").splitlines()
         status = {name: value for name, _, value in (line.partition(b":") for line in lines)}
-        stat = self._read(f"{pid}/stat").rpartition(b")")[2].split()
+        stat = self.read(f"{pid}/stat").rpartition(b")")[2].split()
         pending = int(status.get(b"SigPnd", b"0"), 16) | int(status.get(b"ShdPnd", b"0"), 16)
         signals = b"%x" % (pending & ~_USUAL)
-        return self._read(f"{pid}/limits"), signals, *stat[15:17], *stat[37:39]
+        return self.read(f"{pid}/limits"), signals, *stat[15:17], *stat[37:39]
 
     def children(self, thread: str) -> list[int]:
         """Who was started by one thread; nobody where the kernel keeps no such list."""
-        return [int(word) for word in self._read(f"{thread}/children").split()]
+        return [int(word) for word in self.read(f"{thread}/children").split()]
 
-    def _read(self, path: str) -> bytes:
+    def read(self, path: str) -> bytes:
+        """The head of a file below; nothing where it cannot be read any more."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
         except OSError:
