@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from .. import wire
-from . import execution, landlock, layout, selftest, serve, unjailed, waiter
+from . import execution, hot, landlock, layout, selftest, serve, unjailed, waiter
 from .clone import Cloner
 from .jail import Jail, JailError, Plan
 
 clone = Cloner()  # made once, in the zygote: the hooks of `os.fork` would touch a megabyte
+
+
+class Heritage(NamedTuple):
+    """What a cell has of its zygote."""
+
+    places: Sequence[tuple[str, str]]  # of the interpreter's folders: where they are, and show
+    pages: hot.Pages
 
 
 class Handles:
@@ -34,13 +41,13 @@ class Handles:
                 os.close(fd)
 
 
-def launch(data: dict[str, Any], fds: list[int], places: Sequence[tuple[str, str]]) -> NoReturn:
+def launch(data: dict[str, Any], fds: list[int], heritage: Heritage) -> NoReturn:
     """The launcher's whole life; it and pid 1 never return."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     handles = Handles(data["fds"], fds)
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, handles.get("control"))
     try:
-        data["prefixes"] = [list(place) for place in places]
+        data["prefixes"] = [list(place) for place in heritage.places]
         plan = Plan.load(data)
         if plan.owner:
             plan = plan._replace(owner=data["owner"] + os.getpid())
@@ -48,7 +55,7 @@ def launch(data: dict[str, Any], fds: list[int], places: Sequence[tuple[str, str
         jail = Jail(plan)
         if plan.mode == "full":
             jail.namespaces()
-        _split(jail, control, handles, data["id"], places)
+        _split(jail, control, handles, data["id"], heritage)
     except BaseException as problem:
         fail(control, data["id"], problem)
 
@@ -71,7 +78,7 @@ def _split(
     control: socket.socket,
     handles: Handles,
     request_id: int,
-    places: Sequence[tuple[str, str]],
+    heritage: Heritage,
 ) -> NoReturn:
     """Forks pid 1; the launcher sends the host both pidfds, then only waits.
 
@@ -84,7 +91,7 @@ def _split(
         os.close(opener)
         os.read(gate, 1)
         os.close(gate)
-        _first(jail, control, handles, request_id, own, places)
+        _first(jail, control, handles, request_id, own, heritage)
     frame = wire.pack(
         wire.HANDLES, request_id, wire.pack_json({"pid": pid, "launcher": os.getpid()})
     )
@@ -109,29 +116,28 @@ def _first(
     handles: Handles,
     request_id: int,
     launcher: int,
-    places: Sequence[tuple[str, str]],
+    heritage: Heritage,
 ) -> NoReturn:
     """The worker's first process: locks itself up, tests the lock from inside, serves."""
     try:
         serve.reset_signals()
         full = jail.plan.mode == "full"
-        locked = _lock(jail, places) if full else _lock_without_namespaces(jail, places)
+        peak = handles.get("peak")
+        if jail.plan.group and peak < 0:
+            peak = serve.NO_MARK
         setting = serve.Setting(
             control,
             launcher,
-            locked.prefix,
-            jail.plan.memory,
-            jail.polling,
-            serve.NO_MARK if jail.plan.group and handles.get("peak") < 0 else handles.get("peak"),
-            handles.get("oom"),
-            jail.plan.group,
+            memory=jail.plan.memory,
+            peak=peak,
+            oom=handles.get("oom"),
+            group=jail.plan.group,
             hidden=jail.plan.mode != "bare",
             alone=full,
             branches=jail.plan.mode != "bare",
-            cleaner=locked.cleaner,
-            again=locked.again,
         )
-        server = serve.Server(setting)
+        lock = _lock if full else _lock_without_namespaces
+        server = serve.Server(lock(jail, heritage, setting))
         level = {"bare": "none"}.get(jail.plan.mode, jail.plan.mode)
         ready = {"layers": jail.layers, "missing": jail.missing, "level": level}
         control.sendall(wire.pack(wire.READY, request_id, wire.pack_json(ready)))
@@ -140,37 +146,33 @@ def _first(
         fail(control, request_id, problem)
 
 
-class _Locked(NamedTuple):
-    """A worker behind its lock."""
-
-    prefix: str  # the interpreter's folder as seen from inside
-    cleaner: unjailed.Scrubber | None = None
-    again: Callable[[], None] | None = None
-
-
-def _lock(jail: Jail, places: Sequence[tuple[str, str]]) -> _Locked:
-    """All steps, in their order."""
+def _lock(jail: Jail, heritage: Heritage, setting: serve.Setting) -> serve.Setting:
+    """All steps, in their order; the setting with what they found."""
     from .nursery import Prefix, move
 
     jail.files()
-    move([Prefix(*place) for place in places])
+    move([Prefix(*place) for place in heritage.places])
     os.chdir(layout.work())
-    prefix = _environment(places)
+    setting = setting._replace(prefix=_environment(heritage.places), polling=jail.polling)
+    heritage.pages.settle(setting)
     jail.identity()
     jail.limits()
     jail.rules()
     selftest.check(jail)
-    return _Locked(prefix)
+    return setting
 
 
-def _lock_without_namespaces(jail: Jail, places: Sequence[tuple[str, str]]) -> _Locked:
+def _lock_without_namespaces(
+    jail: Jail, heritage: Heritage, setting: serve.Setting
+) -> serve.Setting:
+    heritage.pages.close()
     layout.settle(jail.plan.root)
     unjailed.adopt()
-    cleaner = unjailed.Scrubber(jail.plan.owner)
+    setting = setting._replace(cleaner=unjailed.Scrubber(jail.plan.owner))
     if jail.plan.mode == "bare":
         jail.missing.append("everything")
         jail.limits()
-        return _Locked(_environment(places, 0), cleaner)
+        return setting._replace(prefix=_environment(heritage.places, 0))
     version = unjailed.require()
     jail.missing.append("namespaces")
     jail.identity()
@@ -179,9 +181,10 @@ def _lock_without_namespaces(jail: Jail, places: Sequence[tuple[str, str]]) -> _
     own = landlock.Rule(jail.polling, landlock.READ)  # the supervisor's; executions drop it
     rules = unjailed.rules(jail, version)
     jail.rules([*rules, own])
-    prefix = _environment(places, 0)
+    prefix = _environment(heritage.places, 0)
     selftest.check(jail)
-    return _Locked(prefix, cleaner, unjailed.Again(rules, version))
+    again = unjailed.Again(rules, version)
+    return setting._replace(prefix=prefix, polling=jail.polling, again=again)
 
 
 def _environment(places: Sequence[tuple[str, str]], column: int = 1) -> str:

@@ -29,14 +29,6 @@ _HIGH = 64  # descriptors on their way rest from here on
 _FIRST = 4096  # bytes of the first piece of a request: most have no more
 _RIGHTS = 128  # bytes for descriptors that come with it
 _SESSION = wire.MODES.index("session")
-_SOON = 0.001
-_PROGRAM = """import sys
-def f(x=1):
-    return [i * x for i in range(3)]
-f(2)
-sys.stdout.flush()
-"""
-_SMALL = wire.pack_order(wire.Order(b""))
 # What `random.seed` ends in for an int, without the pages of the way there.
 _seed_random = _random.Random.seed.__get__(random._inst)  # type: ignore[attr-defined]  # pyright: ignore
 
@@ -81,27 +73,9 @@ def prepare() -> None:
     sys.argv = [NAME]
 
 
-def touch() -> None:
-    """Runs a small program while nobody waits: pages are copied ahead of the request."""
-    held = sys.modules["__main__"]
-    seed(wire.unpack_order(_SMALL))
-    remember(_PROGRAM, NAME)
-    exec(compile(_PROGRAM, NAME, "exec", dont_inherit=True), fresh_main().__dict__)
-    sys.modules["__main__"] = held
-    del linecache.cache[NAME]
-
-
 def receive(channel: wire.Socket) -> wire.Order:
     """Waits for the request, and puts the descriptors that came with it in their places."""
-    channel.settimeout(_SOON)
-    try:
-        data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
-    except TimeoutError:
-        touch()
-        channel.settimeout(None)
-        data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
-    else:
-        channel.settimeout(None)
+    data, rights, _, _ = channel.recvmsg(_FIRST, _RIGHTS)
     if not data:
         os._exit(0)  # the cell closed the line: nothing will come
     total = int.from_bytes(data[:4], "little")

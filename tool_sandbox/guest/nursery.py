@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, cast
 
 from .. import wire
-from . import birth, execution, landlock, last, mappings
+from . import birth, execution, hot, landlock, last, mappings
 from .filter import Shape, compiled
 from .mounts import HIDDEN
 from .syscalls import MACHINE, TABLES
@@ -49,16 +49,18 @@ def main(arguments: list[str]) -> NoReturn:
     }
     control.sendall(wire.pack(wire.HELLO, frame.id, wire.pack_json(hello)))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # launchers are reaped by the kernel
+    heritage = birth.Heritage(places, hot.Pages())
     while True:
         try:
             frame, fds = wire.read_frame_fds(control, 16)
         except (wire.Hangup, OSError):
             os._exit(0)
         plan, _ = wire.unpack_json(frame.body)
+        heritage.pages.learn()
         pid, pidfd = birth.clone()
         if not pid:
             control.close()
-            birth.launch(plan, fds, places)
+            birth.launch(plan, fds, heritage)
         for fd in (pidfd, *fds):
             os.close(fd)
 

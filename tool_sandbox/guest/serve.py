@@ -136,7 +136,7 @@ class Server:
         bounds = Bounds(started + order.wall, order.output_stop)
         watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self.over_memory())
         watch.run()
-        status, cpu, peak = self._bury(armed.pid)
+        status, cpu, peak = self.bury(armed.pid)
         wall = time.monotonic() - started
         for stream in (*streams, *(() if rows is None else (rows,))):
             stream.drain()
@@ -181,7 +181,7 @@ class Server:
                 wire.send_fds(armed.line, data, fds)
                 break
             except OSError:  # killed while it waited: it ran nothing, so make another
-                self._bury(armed.pid)
+                self.bury(armed.pid)
                 for fd in (armed.pidfd, armed.out, armed.err):
                     os.close(fd)
                 self._armed = None
@@ -231,7 +231,7 @@ class Server:
             self.end()
         return time.monotonic() + wire.SECONDS.unpack(frame.body)[0]
 
-    def _bury(self, pid: int) -> tuple[int, float, int]:
+    def bury(self, pid: int) -> tuple[int, float, int]:
         """Kills and reaps everybody; (status, cpu seconds, resident peak) of the main process."""
         self.crowd.signal(signal.SIGKILL)
         main = (-signal.SIGKILL, 0.0, -1)
