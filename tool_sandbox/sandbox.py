@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import warnings
 import weakref
-from collections import deque
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, ThreadPoolExecutor
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
@@ -28,11 +29,13 @@ from .network import Fetch
 from .outcome import Outcome
 from .requests import check_files, check_limits, check_options, request_of
 from .resources import usable_cores
+from .revocable import Revocable
 from .session import Session
+from .spread import aspread, spread
 from .stats import Stats
 
 if TYPE_CHECKING:
-    from .grading import Report, Tests
+    from .grading import Door, Report, Tests
 
 Name = Literal["auto", "cell", "docker", "process"]
 _In = TypeVar("_In")
@@ -191,24 +194,8 @@ class Sandbox:
             One result a program.
         """
         jobs = (item if isinstance(item, Job) else _job(item, options) for item in codes)
-        return self._spread(lambda job: self._run(job).result, jobs, ordered)
-
-    def _spread(
-        self, work: Callable[[_In], _Out], items: Iterable[_In], ordered: bool
-    ) -> Iterator[_Out]:
         self._living()
-        with ThreadPoolExecutor(self._workers, "palaestra-sandbox") as threads:
-            waiting: deque[Future[_Out]] = deque()
-            try:
-                for item in items:
-                    waiting.append(threads.submit(work, item))
-                    while len(waiting) >= 2 * self._workers:
-                        yield _next(waiting, ordered)
-                while waiting:
-                    yield _next(waiting, ordered)
-            finally:
-                for future in waiting:
-                    future.cancel()
+        return spread(lambda job: self._run(job).result, jobs, self._workers, ordered)
 
     async def amap(
         self,
@@ -218,19 +205,13 @@ class Sandbox:
         **options: Unpack[Options],
     ) -> AsyncIterator[Result]:
         """As `map`, for coroutines."""
-        waiting: deque[asyncio.Task[Result]] = deque()
-        try:
-            async for item in _async(codes):
-                job = item if isinstance(item, Job) else _job(item, options)
-                waiting.append(asyncio.ensure_future(self._arun(job)))
-                while len(waiting) >= 2 * self._workers:
-                    yield await _anext(waiting, ordered)
-            while waiting:
-                yield await _anext(waiting, ordered)
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+
+        def run(item: str | Job) -> Awaitable[Result]:
+            return self._arun(item if isinstance(item, Job) else _job(item, options))
+
+        async with contextlib.aclosing(aspread(run, codes, self._workers, ordered)) as results:
+            async for result in results:
+                yield result
 
     def session(
         self, *, limits: Limits | None = None, files: Mapping[str, bytes | str] | None = None
@@ -256,14 +237,16 @@ class Sandbox:
             tests: `Calls`, `Script` or `Streams`.
             limits: Of the grading; None means the sandbox' own.
         """
+        return self._grade(self._living(), candidate, tests, limits)
+
+    def _grade(self, door: Door, candidate: str, tests: Tests, limits: Limits | None) -> Report:
         from .grading import grade
 
-        engine = self._living()
         wanted = check_limits(self._limits if limits is None else limits)
-        report = grade(engine, candidate, tests, wanted)
-        engine.note("graded")
+        report = grade(door, candidate, tests, wanted)
+        door.note("graded")
         if report.passed:
-            engine.note("graded_passed")
+            door.note("graded_passed")
         return report
 
     def grade_many(
@@ -283,25 +266,42 @@ class Sandbox:
         Yields:
             One report a pair.
         """
-        return self._spread(
-            lambda pair: self.grade(pair[0], pair[1], limits=limits), pairs, ordered
-        )
+        self._living()
+        return spread(lambda pair: self.grade(*pair, limits=limits), pairs, self._workers, ordered)
 
     async def agrade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
-        """As `grade`, for coroutines."""
-        return await asyncio.to_thread(self.grade, candidate, tests, limits=limits)
+        """As `grade`, for coroutines; cancelling it kills the grading."""
+        return await self._agrade(None, candidate, tests, limits)
+
+    async def _agrade(
+        self, threads: Executor | None, candidate: str, tests: Tests, limits: Limits | None
+    ) -> Report:
+        door = Revocable(self._living())
+        work = self._grade, door, candidate, tests, limits
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, *work)
+        except asyncio.CancelledError:
+            door.shut()
+            raise
 
     async def agrade_many(
         self,
-        pairs: Iterable[tuple[str, Tests]],
+        pairs: AsyncIterable[tuple[str, Tests]] | Iterable[tuple[str, Tests]],
         *,
         limits: Limits | None = None,
         ordered: bool = True,
     ) -> AsyncIterator[Report]:
         """As `grade_many`, for coroutines."""
-        reports = self.grade_many(pairs, limits=limits, ordered=ordered)
-        while (report := await asyncio.to_thread(next, reports, None)) is not None:
-            yield report
+        threads = ThreadPoolExecutor(self._workers, "palaestra-sandbox")
+        try:
+            reports = aspread(
+                lambda pair: self._agrade(threads, *pair, limits), pairs, self._workers, ordered
+            )
+            async with contextlib.aclosing(reports):
+                async for report in reports:
+                    yield report
+        finally:
+            threads.shutdown(wait=False)
 
     @property
     def stats(self) -> Stats:
@@ -353,34 +353,3 @@ def _job(code: str, options: Options) -> Job:
 def _check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     if value not in choices:
         raise BadRequest(f"{name} is {value!r}; give one of {', '.join(choices)}")
-
-
-def _next(waiting: deque[Future[_Out]], ordered: bool) -> _Out:
-    if ordered:
-        return waiting.popleft().result()
-    done = next(iter(wait(waiting, return_when=FIRST_COMPLETED).done))
-    waiting.remove(done)
-    return done.result()
-
-
-async def _anext(waiting: deque[asyncio.Task[Result]], ordered: bool) -> Result:
-    if ordered:
-        task = waiting[0]
-        result = await task
-        waiting.popleft()
-        return result
-    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    task = next(iter(done))
-    waiting.remove(task)
-    return task.result()
-
-
-async def _async(
-    items: AsyncIterable[str | Job] | Iterable[str | Job],
-) -> AsyncIterator[str | Job]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item

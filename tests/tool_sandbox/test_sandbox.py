@@ -14,9 +14,11 @@ from palaestra.tool_sandbox import (
     Job,
     Limits,
     MiB,
+    Report,
     Sandbox,
     SandboxClosed,
     SandboxUnavailable,
+    Script,
 )
 from palaestra.tool_sandbox import backends as choices
 from palaestra.tool_sandbox.limits import Isolation
@@ -100,6 +102,38 @@ def test_cancelling_kills_the_execution_and_frees_the_worker(cells: Sandbox, mar
         return (await cells.aexecute("print(1)")).stdout
 
     assert asyncio.run(main()) == "1\n"
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [Calls("f", (Case((1,), expected=1),)), Script("assert f(1) == 1")],
+    ids=["calls", "script"],
+)
+def test_cancelling_kills_the_grading_and_frees_the_worker(
+    cells: Sandbox, marked: str, tests: Calls | Script
+) -> None:
+    code = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 60; : {marked}'])"
+    long = Limits(wall=60, memory=256 * MiB)
+
+    async def one() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await cells.agrade(code, tests, limits=long)
+
+    async def all_of(reports: AsyncIterator[Report]) -> list[Report]:
+        return [report async for report in reports]
+
+    async def many() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await all_of(cells.agrade_many([(code, tests)] * 9, limits=long))
+
+    lost, graded = cells.stats.lost, cells.stats.graded
+    asyncio.run(one())
+    asyncio.run(many())
+    right = "def f(x): return x"
+    assert [cells.grade(right, tests).passed for _ in range(4)] == [True] * 4
+    assert (cells.stats.lost, cells.stats.graded) == (lost, graded + 4)  # no alarm, no verdict
 
 
 def test_threads_share_the_workers(cells: Sandbox) -> None:
