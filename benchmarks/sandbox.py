@@ -4,9 +4,9 @@
 
 Peers take turns with us, round by round; a ratio is the median over rounds of the ratio of medians.
 Ratios travel between machines, milliseconds do not. Exits 1 where a floor is not held. The plain
-interpreter is the one below any virtual environment, which starts faster; a fork counts until the
-new process has spoken. `--quick` takes a fifth of the samples. Only "two workers" needs two cores,
-and idle ones.
+interpreter is the one below any virtual environment, with all that its own site-packages load at
+its start; with `-S` it loads nothing of that. A fork counts until the new process has spoken.
+`--quick` takes a fifth of the samples. Only "two workers" needs two cores, and idle ones.
 """
 
 from __future__ import annotations

@@ -30,7 +30,10 @@ _DISABLED, _PARAMETERS = 1 << 6, struct.Struct("=8xI108x")  # of io_uring_setup
 _BUFFERS, _BUFFER = 0, struct.Struct("=QQ")  # of io_uring_register
 _WARM = 3  # executions after which a supervisor writes what it will always write
 _PATIENCE = 5.0  # seconds
-_PROGRAM = b"def f(x=1):\n    return [i * x for i in range(3)]\nprint(f(2), f'{1.5:.2f}')\n"
+_PROGRAM = b"""def f(x=1):
+    return [i * x for i in range(3)]
+print(sum(f(2)), len({'a': 1}), f'{1.5:.2f}')
+"""
 # The same, but it stays at its very end.
 _WITNESS = (
     _PROGRAM
