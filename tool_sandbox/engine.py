@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,8 @@ class Engine:
         make = self._begin, self._inspect, limits, workers, self.counters
         self.pool = Pool(*make)
         self.judges = Pool(*make, ahead=False)
+        # Not those of the event loop: they would wait for places that its coroutines hold.
+        self.graders = ThreadPoolExecutor(workers, "palaestra-sandbox")
         self._broker = None if wish.network is None else Broker(wish.network)
         _living.add(self)
 
@@ -258,6 +261,7 @@ class Engine:
             if self.closed:
                 return
             self.closed = True
+        self.graders.shutdown(wait=False)
         self.pool.close()
         self.judges.close()
         cells = list(self._cells)

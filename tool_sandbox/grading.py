@@ -293,7 +293,7 @@ def _meets(value: object, case: Case) -> bool:
         return equal(value, case.expected, case.tolerance)
     if case.by == "truth":
         return bool(value) == bool(case.expected)
-    return type(value) is type(case.expected) and value == case.expected
+    return type(value) is type(case.expected) and equal(value, case.expected)
 
 
 def _matches(wanted: str, kind: str, nearest: str) -> bool:

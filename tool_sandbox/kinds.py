@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 DEPTH = 100
 SIZE = 16 * 1024 * 1024
 NODES = 1_000_000
+HEAVY = 8  # parts that an empty set, OrderedDict, Counter or defaultdict counts for: its memory
+HEAVIEST = 24  # and a deque
+MUTABLE = frozenset((list, dict, set, Counter, OrderedDict, defaultdict, deque))
 BITS = 1 << 20  # of an int: comparing a longer one with a Decimal takes seconds
 RATIO_BITS = 1 << 14  # of a Fraction's parts: reading one takes their greatest common divisor
 DIGITS = 100_000  # of a Decimal

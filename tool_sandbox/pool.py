@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from .cell import Cell, StartFailed
 from .errors import BackendFailed, SandboxClosed
@@ -52,13 +52,16 @@ class Pool:
         self._limits = limits
         self._workers = workers
         self._counters = counters
-        self._lock = threading.Lock()
+        # Again and again: collecting garbage may close the pool while its thread is in here.
+        self._lock = threading.RLock()
         self._idle: list[Cell] = []  # most recently used last
         self._busy: set[Cell] = set()
         self._waiting: deque[Future[None]] = deque()
         self._free = workers
         self._started = not ahead
         self._closed = False
+        # Of our own: those of an event loop may all wait for the very place that the caller holds.
+        self._starting = ThreadPoolExecutor(workers, "palaestra-sandbox-start")
 
     def permit(self) -> Future[None] | None:
         """A place among the busy: None if it is there at once, else what to wait for."""
@@ -83,9 +86,18 @@ class Pool:
         future = self.permit()
         if future is not None:
             before = time.monotonic()
-            future.result()
+            try:
+                future.result()
+            except BaseException:
+                self._leave(future)
+                raise
             self._counters.waited(time.monotonic() - before)
         return self.take(limits)
+
+    def _leave(self, future: Future[None]) -> None:
+        """A caller stops waiting: interrupted, or cancelled; a place that is his goes back."""
+        if not future.cancel() and future.exception() is None:
+            self._give_back()
 
     async def aacquire(self, limits: Limits) -> Cell:
         """As `acquire`, without holding up the event loop."""
@@ -96,15 +108,33 @@ class Pool:
             before = time.monotonic()
             try:
                 await asyncio.wrap_future(future)
-            except asyncio.CancelledError:
-                if future.done() and not future.cancelled():
-                    self._give_back()
+            except BaseException:  # cancelled, or thrown away with its event loop
+                self._leave(future)
                 raise
             self._counters.waited(time.monotonic() - before)
-        cell = self._pop(limits)
+        cell = self._pop(limits) if self._started else None  # the first use starts workers: slow
         if cell is not None and cell.ready is not None:
-            return self._checked(cell)
-        return await asyncio.to_thread(self.take, limits, cell)
+            try:
+                return self._checked(cell)
+            except BaseException:
+                self._give_back()
+                raise
+        try:
+            taken = self._starting.submit(self.take, limits, cell)
+        except RuntimeError:  # shut down meanwhile
+            if cell is not None:
+                cell.close()
+            self._give_back()
+            raise SandboxClosed("the sandbox was closed while waiting") from None
+        try:
+            return await asyncio.shield(asyncio.wrap_future(taken))
+        except BaseException:
+            taken.add_done_callback(self._unwanted)  # it goes on, and nobody waits for it
+            raise
+
+    def _unwanted(self, taken: Future[Cell]) -> None:
+        if not taken.cancelled() and taken.exception() is None:
+            self.release(taken.result())
 
     def take(self, limits: Limits, cell: Cell | None = None) -> Cell:
         """A ready cell, for a caller who holds a place; gives the place back on failure."""
@@ -120,6 +150,8 @@ class Pool:
                     self._end(cell)
                     cell = None
         except BaseException:
+            if cell is not None:  # an interrupt: it is neither idle nor busy, so nobody else would
+                cell.close()
             self._give_back()
             raise
         self._give_back()
@@ -217,6 +249,7 @@ class Pool:
                 cell.hang_up()
         for cell in cells:
             cell.close()
+        self._starting.shutdown(wait=False)
 
     def forget(self) -> list[Cell]:
         """In a forked copy of the trainer: the cells, which are not ours."""

@@ -9,7 +9,19 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import cast
 
-from .kinds import BITS, DEPTH, DIGITS, MAKERS, RATIO_BITS, TWINS, TYPES, BadValue
+from .kinds import (
+    BITS,
+    DEPTH,
+    DIGITS,
+    HEAVIEST,
+    HEAVY,
+    MAKERS,
+    MUTABLE,
+    RATIO_BITS,
+    TWINS,
+    TYPES,
+    BadValue,
+)
 
 _COUNT = struct.Struct("<I")
 _INT = struct.Struct("<q")
@@ -22,12 +34,13 @@ _ARRAY = struct.Struct("<ccI")
 class _Walk:
     """The steps of a `Reader`; each checks what it takes."""
 
-    __slots__ = ("at", "data", "handle", "nodes")
+    __slots__ = ("at", "containers", "data", "handle", "nodes")
 
     def __init__(self, data: bytes, handle: Callable[[int], object] | None, nodes: int) -> None:
         self.data = data
         self.at = 0
         self.handle = handle
+        self.containers: list[tuple[object, int]] = []  # those read so far, with their parts
         self.nodes = nodes
 
     def bytes(self, count: int) -> bytes:
@@ -45,6 +58,7 @@ class _Walk:
         self.nodes -= 1
         if depth > DEPTH or self.nodes < 0:
             raise BadValue("the value is too deep or has too many parts")
+        before = self.nodes
         tag = self.data[self.at]  # past the end: IndexError, which the caller knows
         self.at += 1
         if tag == _J:
@@ -55,11 +69,28 @@ class _Walk:
         if tag == _T:
             return tuple(self.items(depth))
         if tag == _L:
-            return self.items(depth)
+            return self.kept(self.items(depth), before)
+        if tag == _K:
+            return self.again()
         taker = _TAKERS[tag]
         if taker is None:
             raise BadValue(f"tag {tag} is unknown")
-        return taker(self, depth)
+        return self.kept(taker(self, depth), before)
+
+    def kept(self, made: object, before: int) -> object:
+        """Notes a container, which may be spoken of again."""
+        if self.handle is not None and type(made) in MUTABLE:
+            self.containers.append((made, before - self.nodes))
+        return made
+
+    def again(self) -> object:
+        if self.handle is None:
+            raise BadValue("a reference has no meaning here")
+        made, parts = self.containers[self.count()]
+        self.nodes -= parts
+        if self.nodes < 0:
+            raise BadValue("the value has too many parts")
+        return made
 
     def array(self, depth: int) -> object:
         """Numbers of one machine type."""
@@ -101,6 +132,7 @@ class _Walk:
         return [self.take(depth + 1) for _ in range(self.count())]
 
     def members(self, depth: int) -> list[object]:
+        self.nodes -= HEAVY
         items = self.items(depth)
         _guard(items)
         return items
@@ -112,17 +144,24 @@ class _Walk:
         return pairs
 
     def default(self, depth: int) -> object:
+        self.nodes -= HEAVY
         factory = self.take(depth + 1)
         if factory is not None and not isinstance(factory, type):
             raise BadValue("a defaultdict's factory is no type")
         return defaultdict(factory, self.pairs(depth))
 
+    def ordered(self, depth: int) -> object:
+        self.nodes -= HEAVY
+        return OrderedDict(self.pairs(depth))
+
     def counter(self, depth: int) -> object:
+        self.nodes -= HEAVY
         counter: Counter[object] = Counter()
         dict.update(counter, self.pairs(depth))
         return counter
 
     def queue(self, depth: int) -> object:
+        self.nodes -= HEAVIEST
         bound = self.take(depth + 1)
         if bound is not None and type(bound) is not int:
             raise BadValue("a deque's bound is no int")
@@ -155,7 +194,7 @@ def _guard(keys: Sequence[object]) -> None:
             raise BadValue(f"more than {TWINS} keys share one hash")
 
 
-_J, _S, _T, _L = b"jstl"  # the commonest tags; the others by number
+_J, _S, _T, _L, _K = b"jstlk"  # the commonest tags; the others by number
 _BY_TAG: dict[bytes, Callable[[_Walk, int], object]] = {
     b"N": lambda r, d: None,
     b"T": lambda r, d: True,
@@ -172,7 +211,7 @@ _BY_TAG: dict[bytes, Callable[[_Walk, int], object]] = {
     b"z": lambda r, d: frozenset(r.members(d)),
     b"d": lambda r, d: dict(r.pairs(d)),
     b"C": _Walk.counter,
-    b"O": lambda r, d: OrderedDict(r.pairs(d)),
+    b"O": _Walk.ordered,
     b"D": _Walk.default,
     b"q": _Walk.queue,
     b"r": _Walk.ratio,

@@ -271,16 +271,20 @@ class Sandbox:
 
     async def agrade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """As `grade`, for coroutines; cancelling it kills the grading."""
-        return await self._agrade(None, candidate, tests, limits)
+        return await self._agrade(self._living().graders, candidate, tests, limits)
 
     async def _agrade(
-        self, threads: Executor | None, candidate: str, tests: Tests, limits: Limits | None
+        self, threads: Executor, candidate: str, tests: Tests, limits: Limits | None
     ) -> Report:
         door = Revocable(self._living())
-        work = self._grade, door, candidate, tests, limits
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, *work)
-        except asyncio.CancelledError:
+            report = threads.submit(self._grade, door, candidate, tests, limits)
+        except RuntimeError:  # shut down meanwhile
+            raise SandboxClosed("the sandbox was closed while waiting") from None
+        try:
+            return await asyncio.wrap_future(report)
+        except BaseException:  # cancelled, or thrown away with its event loop
+            report.cancel()
             door.shut()
             raise
 

@@ -193,7 +193,7 @@ def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool,
     for kind, *rest in _rows(judged.rows, nonce):
         shape: Any = [type(part) for part in rest]
         if kind == "plan" and shape == [tuple]:
-            titles = tuple(str(name) for name in rest[0])
+            titles = tuple(_title(name) for name in rest[0])
         elif kind == "row" and shape == [int, str, str] and 0 <= rest[0] < len(titles):
             mark = rest[1] if rest[1] in MARKS else "malformed"
             k: int = rest[0]
@@ -207,6 +207,11 @@ def _verdicts(nonce: bytes, judged: Outcome) -> tuple[tuple[Verdict, ...], bool,
     if not whole and all(verdict.outcome == "pass" for verdict in verdicts):
         verdicts.append(Verdict("the script's end", mark, detail))
     return tuple(verdicts), whole, forged
+
+
+def _title(name: object) -> str:
+    """The name of a test as it can be written anywhere; of a shared script it may be forged."""
+    return name.encode("utf-8", "replace").decode() if isinstance(name, str) else "?"
 
 
 def _rows(data: bytes, nonce: bytes) -> Iterator[tuple[Any, ...]]:

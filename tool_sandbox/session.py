@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, cast, get_args
@@ -12,7 +14,7 @@ from . import wire
 from .cell import Cell
 from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
 from .guest import turns
-from .limits import FileInfo, Kind, Limits, MiB, Result
+from .limits import FileInfo, Kind, Limits, MiB, Reason, Result
 from .network import Broker
 from .outcome import judge
 from .requests import check_code, check_path, encode, encode_input
@@ -38,6 +40,7 @@ class Shared:
         self.limits = limits
         self.counters = counters
         self.lock = threading.Lock()
+        self._leaving: deque[int] = deque()  # branches of whose end the cell does not know yet
         self.branches: set[int] = {1}
         self.end_reason = ""
         self._done = done
@@ -53,14 +56,35 @@ class Shared:
         Raises:
             ConnectionError: The cell is lost.
         """
-        with self.lock:
-            if not self.cell.alive:
-                raise ConnectionError(self.end_reason or "lost")
+        try:
+            with self.lock:
+                return self._call(kind, body, wall, fds)
+        finally:
+            self._part()
+
+    def _call(self, kind: int, body: bytes, wall: float, fds: Sequence[int] = ()) -> wire.Frame:
+        if not self.cell.alive:
+            raise ConnectionError(self.end_reason or "lost")
+        try:
+            return self.cell.call(kind, body, wall=wall, fds=fds)
+        except ConnectionError as problem:
+            self.end_reason = str(problem)
+            raise
+
+    def _part(self) -> None:
+        """Tells the cell which branches are gone; whoever is in a call does it at its end.
+
+        Never waits: a branch may be collected as garbage while its own thread is in a call.
+        """
+        while self._leaving and self.lock.acquire(blocking=False):
             try:
-                return self.cell.call(kind, body, wall=wall, fds=fds)
-            except ConnectionError as problem:
-                self.end_reason = str(problem)
-                raise
+                branch = self._leaving.popleft()
+                head = {"op": "drop", "branch": branch}
+                self._call(wire.CALL, wire.pack_json(head), _FILE_WALL)
+            except (ConnectionError, IndexError):
+                self._leaving.clear()  # all of them are gone already
+            finally:
+                self.lock.release()
 
     def send_with_window(self, body: bytes, wall: float) -> wire.Frame:
         """As `send`, with a line to the host's broker that ends with the call.
@@ -87,10 +111,8 @@ class Shared:
         self.branches.discard(branch)
         if self.branches:
             self.counters.note("branches", -1)
-            try:
-                self.ask({"op": "drop", "branch": branch})
-            except ConnectionError:
-                return  # all of them are gone already
+            self._leaving.append(branch)
+            self._part()
         else:
             self._done()
 
@@ -156,22 +178,30 @@ class Session:
         keep = limits.output
         ask = turns.Question(operation, self._branch, seconds, keep, limits.output_stop, *blobs)
         body = turns.pack(ask)
+        started = time.monotonic()
         try:
             if operation == turns.EXECUTE and self._shared.broker is not None:
                 frame = self._shared.send_with_window(body, seconds + 1.0)
             else:
                 frame = self._shared.send(turns.TURN, body, seconds + 1.0)
         except ConnectionError as problem:
-            self._alive = False
-            return Result("memory" if str(problem) == "memory" else "lost")
+            return self._lost(str(problem), time.monotonic() - started, size)
         ending = self._ending(frame.body, wire.Order(b"", output=keep))
         if ending is None:
-            return Result("lost")
+            return self._lost("malformed", time.monotonic() - started, size)
         shell = operation == turns.SHELL
         result = judge(ending, False, (), {}, _NO_LIMIT, shell=shell).result
         if result.reason == "memory":
             self._shared.cell.recount()
         self._shared.counters.executed(result, 0.0, ending.wall, size)
+        return result
+
+    def _lost(self, fault: str, seconds: float, size: int) -> Result:
+        """What a call comes to whose worker is gone."""
+        self._alive = False
+        reason = cast("Reason", fault) if fault in ("memory", "timeout") else "lost"
+        result = Result(reason, wall=seconds)
+        self._shared.counters.executed(result, 0.0, seconds, size)
         return result
 
     def _ending(self, body: bytes, order: wire.Order) -> wire.Ending | None:
@@ -183,7 +213,6 @@ class Session:
         except wire.Malformed:
             self._shared.cell.kill("malformed")
             self._shared.counters.note("malformed")
-            self._alive = False
             return None
         self._alive = body[0] == turns.ALIVE
         return ending
@@ -301,6 +330,10 @@ class Session:
         """
         if self._closed:
             raise SessionDead("the session was closed; open a new one")
+        if not isinstance(cast("object", snapshot), Snapshot):
+            raise BadRequest(
+                f"snapshot is {type(snapshot).__name__}; give what snapshot() returned"
+            )
         if snapshot._shared is not self._shared:  # pyright: ignore[reportPrivateUsage]
             raise BadRequest("the snapshot belongs to another session")
         old = self._finalizer

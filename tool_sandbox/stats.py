@@ -114,7 +114,8 @@ class Counters:
     """The living counters; every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Again and again: collecting garbage may end a session while its thread is in here.
+        self._lock = threading.RLock()
         self._reasons: Counter[Reason] = Counter()
         self._retired: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()

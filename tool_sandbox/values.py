@@ -15,6 +15,7 @@ of exact types, a depth, a size and a number of nodes, and answers anything else
                      its factory (None or a type) first
     q r              deque: its maxlen (None or int), then as a list; Fraction: two ints
     y                date and time types, range, slice: a name, then a tuple of what makes one
+    k                a container that came before (u32: which one): only where handles are agreed on
     h                a handle (u64): only where both sides agreed on handles
 """
 
@@ -23,14 +24,19 @@ from __future__ import annotations
 import struct
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
+from datetime import timezone
 from decimal import Decimal
 from fractions import Fraction
+from types import NoneType
 from typing import Any
 
 from .kinds import (
     BITS,
     DEPTH,
     DIGITS,
+    HEAVIEST,
+    HEAVY,
+    MUTABLE,
     NAMES,
     NODES,
     PARTS,
@@ -130,13 +136,15 @@ _LARGE = "the value needs more bytes than the wire carries; return a smaller one
 class _Writer:
     """Collects the pieces of one value; counts its nodes, and the bytes of what has a length."""
 
-    __slots__ = ("handle", "left", "nodes", "parts")
+    __slots__ = ("handle", "left", "nodes", "parts", "seen", "shares")
 
     def __init__(self, size: int, handle: Callable[[object], int | None] | None) -> None:
         self.parts: list[bytes] = []
         self.left = size
         self.nodes = NODES
         self.handle = handle
+        self.shares = handle is not None  # whether a container may be spoken of again
+        self.seen: dict[int, tuple[int, int]] = {}  # id -> place, parts
 
     def put(self, item: object, depth: int) -> None:
         self.nodes -= 1
@@ -144,6 +152,10 @@ class _Writer:
             raise NotPlain(f"the value is deeper than {DEPTH} or has more than {NODES} parts")
         value: Any = item
         kind = type(item)
+        shared = self.shares and kind in MUTABLE
+        if shared and self.again(item):
+            return
+        before = self.nodes
         if kind is int:
             if _LOW <= value <= _HIGH:
                 self.parts.append(_TAGGED_INT.pack(b"j", value))
@@ -162,11 +174,26 @@ class _Writer:
             if len(value) < _ROW or not self.put_array(tag, value):
                 self.put_all(tag, value, depth)
         elif kind in _SEQUENCES:
+            self.nodes -= HEAVY
             self.put_all(_SEQUENCES[kind], value, depth)
         elif kind in _MAPPINGS:
+            self.nodes -= 0 if kind is dict else HEAVY
             self.put_pairs(_MAPPINGS[kind], value, depth)
         else:
             self.put_rare(value, kind, depth)
+        if shared:  # numbered when it is whole, so nothing can hold itself
+            self.seen[id(item)] = len(self.seen), before - self.nodes
+
+    def again(self, item: object) -> bool:
+        """Writes a container that is there already as a reference; it counts with all its parts."""
+        place, parts = self.seen.get(id(item), (-1, 0))
+        if place < 0:
+            return False
+        self.nodes -= parts
+        if self.nodes < 0:
+            raise NotPlain(_LARGE)
+        self.add(_TAGGED_COUNT.pack(b"k", place))
+        return True
 
     def put_array(self, tag: bytes, items: Sequence[object]) -> bool:
         """Items of one machine type in one step; says whether they are that."""
@@ -217,11 +244,13 @@ class _Writer:
             self.add(struct.pack("<cdd", b"c", value.real, value.imag))
         elif kind is defaultdict:
             factory = value.default_factory  # a lambda is no part of what the dict equals
+            self.nodes -= HEAVY
             known = isinstance(factory, type) and factory in NAMES
             self.add(b"D")
             self.put(factory if known else None, depth + 1)
             self.put_pairs(b"", value, depth)
         elif kind is deque:
+            self.nodes -= HEAVIEST
             self.add(b"q")
             self.put(value.maxlen, depth + 1)
             self.put_all(b"", value, depth)
@@ -232,7 +261,7 @@ class _Writer:
             self.add_sized(b"m", text.encode("ascii"))
         elif kind is Fraction:
             self.put_ratio(value)
-        elif kind in PARTS:
+        elif kind in PARTS and type(getattr(value, "tzinfo", None)) in (NoneType, timezone):
             self.add(b"y")
             self.put(kind.__name__, depth + 1)
             self.put(PARTS[kind](value), depth + 1)

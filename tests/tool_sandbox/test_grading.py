@@ -263,6 +263,13 @@ def test_no_detail_holds_half_a_character(sandbox: Sandbox) -> None:
         assert verdict.detail.encode().startswith(b"ValueError: ?")
 
 
+def test_an_answer_that_cannot_be_compared_is_a_wrong_one(sandbox: Sandbox) -> None:
+    code = "from decimal import Decimal\ndef f(): return Decimal('sNaN')"
+    for by in ("equality", "identity"):
+        tests = Calls("f", (Case((), expected=Decimal(1), by=_any(by)),))
+        assert outcomes(sandbox.grade(code, tests)) == ["wrong"]
+
+
 def test_no_cases_are_no_pass(sandbox: Sandbox) -> None:
     assert not sandbox.grade("def f(): pass", Calls("f", ())).passed
 

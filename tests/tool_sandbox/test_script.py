@@ -120,7 +120,7 @@ def test_a_file_in_which_nothing_ran_has_not_passed(sandbox: Sandbox) -> None:
     nothing = "import unittest\nclass T(unittest.TestCase):\n    @unittest.skip('x')\n"
     report = sandbox.grade(TWICE, Script(nothing + "    def test_a(self): pass\n"))
     assert not report.passed
-    assert report.verdicts == ()
+    assert outcome(report) == ["malformed"]
 
 
 def test_a_test_that_skips_itself_while_it_runs_has_not_passed(sandbox: Sandbox) -> None:
@@ -155,6 +155,7 @@ class Node:
     def __add__(self, other): return Node(self.value + getattr(other, "value", other))
     def __radd__(self, other): return self + other
     def __eq__(self, other): return isinstance(other, Node) and self.value == other.value
+    def __hash__(self): return self.value
     def __lt__(self, other): return self.value < other.value
     def __len__(self): return self.value
     def __getitem__(self, k): return list(range(self.value))[k]
@@ -617,7 +618,7 @@ def test_what_nobody_runs_is_no_pass(sandbox: Sandbox, source: str) -> None:
 
 @pytest.mark.parametrize("code", [TWICE, ""])
 def test_a_script_that_asks_nothing_is_no_pass(sandbox: Sandbox, code: str) -> None:
-    source = "def main(): assert f(2) == 5\nif __name__ == '__main__': main()\n"
+    source = "def main(): assert f(2) == 5\n"
     assert outcome(sandbox.grade(code, Script(source))) == ["malformed"]
     assert passes(sandbox, "LIMIT = 5", "assert LIMIT == 5")
 

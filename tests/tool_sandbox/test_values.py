@@ -332,3 +332,75 @@ def test_dates_with_fold_and_zone_survive() -> None:
     assert back == [moment, time(1, fold=1), date(1, 1, 1)]
     assert back[0].fold == 1
     assert back[0].tzname() == "X"
+
+
+def no_handle(_: object) -> None:
+    """Handles are agreed on, but nothing here has one."""
+
+
+def shared(value: object) -> Any:
+    """There and back again, where both sides agree on handles."""
+    return decode(values.encode(value, handle=no_handle), handle=no_handle)
+
+
+def test_a_container_that_comes_twice_comes_back_as_one_where_handles_are_agreed_on() -> None:
+    inner, other, moves = [1], {"k": [2]}, deque([3])
+    rows: Any = (
+        [1],
+        [5, 6, 7, 8],
+        {1},
+        Counter("aab"),
+        OrderedDict(a=1),
+        defaultdict(int, a=1),
+    )
+    for row in rows:
+        one, two = shared([row, row])
+        assert one is two
+        assert (one, type(one)) == (row, type(row))
+    found = shared((inner, other, [inner, other["k"]], moves, {"m": moves}))
+    assert found == (inner, other, [inner, other["k"]], moves, {"m": moves})
+    assert found[2][0] is found[0]
+    assert found[2][1] is found[1]["k"]
+    assert found[4]["m"] is found[3]
+    assert found[0] is not shared([1])
+
+
+@given(plain())
+def test_references_change_no_value(value: Any) -> None:
+    with contextlib.suppress(values.NotPlain):
+        data = values.encode(value)
+        assert decode(data) == shared(value) or value != value or "nan" in repr(value).lower()
+
+
+def test_a_reference_means_nothing_without_handles_or_to_nothing() -> None:
+    data = values.encode(([1], [2]))
+    twice = values.encode([[1]] * 2, handle=no_handle)
+    assert b"k" not in data
+    with pytest.raises(values.BadValue, match="a reference has no meaning here"):
+        decode(twice)
+    with pytest.raises(values.BadValue):
+        decode(twice.replace(b"k\0", b"k\7"), handle=no_handle)
+
+
+def test_a_reference_counts_with_all_its_parts() -> None:
+    value: Any = [1]
+    for _ in range(60):
+        value = [value, value]
+    with pytest.raises(values.NotPlain):
+        values.encode(value, handle=no_handle)
+    data, place = b"l\1\0\0\0N", 0
+    for _ in range(60):  # the same by hand: each list holds the one before twice
+        data, place = b"l\2\0\0\0" + data + b"k" + struct.pack("<I", place), place + 1
+    with pytest.raises(values.BadValue):
+        decode(data, handle=no_handle)
+
+
+@pytest.mark.parametrize("make", [deque, set, Counter, OrderedDict, defaultdict])
+def test_containers_count_for_the_memory_they_take(make: Any) -> None:
+    """A few bytes each, and hundreds when read: a million of them would take a gigabyte."""
+    many = [make() for _ in range(120_000)]
+    with pytest.raises(values.NotPlain):
+        values.encode(many)
+    one = values.encode(make())
+    with pytest.raises(values.BadValue):
+        decode(b"l" + struct.pack("<I", len(many)) + one * len(many))

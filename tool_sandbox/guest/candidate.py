@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import io
 import operator
 import sys
 import traceback
 import types
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .. import values
 from . import rows, talk
-
-_MUTABLE = (list, dict, set, deque)
 
 
 def serve(code: str, payload: bytes) -> None:
@@ -36,6 +34,9 @@ def serve(code: str, payload: bytes) -> None:
             talk.transmit(talk.SOCKET, answer(question, objects))
     except talk.Gone:
         rows.leave(0)
+
+
+_AWAITED = (types.CoroutineType, types.AsyncGeneratorType)  # there is no loop that both share
 
 
 class Objects:
@@ -64,6 +65,11 @@ def answer(question: tuple[Any, ...], objects: Objects) -> bytes:
     number, verb, target, *rest = question
     try:
         found, changed = _VERBS[verb](target, *rest)
+        if type(found) in _AWAITED:
+            found.close() if isinstance(found, types.CoroutineType) else None
+            return values.encode(
+                (number, talk.REFUSED, "the tests await the candidate's coroutine")
+            )
     except BaseException as problem:
         told = (number, talk.RAISED, *_raised(problem))
         return values.encode(told, size=talk.LARGEST, handle=objects.lend)
@@ -78,7 +84,7 @@ def _raised(problem: BaseException) -> tuple[object, ...]:
     """Its classes' names down to the first builtin, its text, arguments and attributes if plain."""
     names: list[str] = []
     for kind in type(problem).__mro__:
-        names.append(str(kind.__name__)[: rows.NAME])
+        names.append(_name(kind)[: rows.NAME])
         if kind in values.NAMES:
             break
     _, _, text = rows.describe(problem)
@@ -90,26 +96,46 @@ def _raised(problem: BaseException) -> tuple[object, ...]:
     return (tuple(names), text, args, _attributes(problem))
 
 
+def _name(kind: type) -> str:
+    """A class's name as `Raising.kind` reads it."""
+    name, module = str(kind.__name__), str(kind.__module__)
+    if kind in values.NAMES:
+        return name
+    home = sys.modules.get(module) if module.partition(".")[0] in sys.stdlib_module_names else None
+    return f"{module}.{name}" if home is not None and vars(home).get(name) is kind else f".{name}"
+
+
 def _attributes(problem: BaseException) -> dict[str, object]:
-    """What was set on an exception, where plain."""
+    """What was set on an exception or belongs to its own classes, where plain."""
     found: dict[str, object] = {}
-    for name, value in list(getattr(problem, "__dict__", {}).items())[:16]:
+    names = list(getattr(problem, "__dict__", {}))
+    for kind in type(problem).__mro__:
+        if kind in values.NAMES:
+            break
+        names += [name for name in vars(kind) if not name.startswith("_")]
+    for name in names[:32]:
         with contextlib.suppress(Exception):
+            value = getattr(problem, name)
             values.encode((name, value), size=1 << 16)
             found[str(name)] = value
     return found
 
 
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    before = [_image(thing) for thing in (*args, *kwargs.values())]
+    things = (*args, *kwargs.values())
+    before = [_image(thing) for thing in things]
     found = target(*args, **kwargs)
     if not any(before):
         return found, {}
-    return found, _changes((*args, *kwargs.values()), before)
+    changed = _changes(things, before)
+    same = [place for place, thing in enumerate(things) if thing is found]
+    if same and type(found) in talk.MUTABLE:
+        changed[talk.SAME] = same[0]
+    return found, changed
 
 
 def _image(thing: object) -> bytes | None:
-    if type(thing) not in _MUTABLE:
+    if type(thing) not in talk.MUTABLE:
         return None
     return values.encode(thing, handle=lambda inner: id(inner))
 
@@ -138,7 +164,7 @@ def _describe(target: Any, name: str) -> Any:
         standard = thing.__name__ if sys.modules.get(thing.__name__) is thing else ""
         return ("module", standard, thing), {}
     if isinstance(thing, type) and issubclass(thing, BaseException) and thing not in values.NAMES:
-        chain = [kind.__name__ for kind in thing.__mro__]
+        chain = [_name(kind) for kind in thing.__mro__]
         known = [kind in values.NAMES for kind in thing.__mro__]
         return ("exception", tuple(chain[: known.index(True) + 1]), thing), {}
     return ("value", "", thing), {}
@@ -193,6 +219,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
 _OPERATORS: dict[str, Callable[..., Any]] = {
     **_BINARY,
     **{f"r{name}": _swapped(function) for name, function in _BINARY.items()},
+    **{name: getattr(operator, name) for name in talk.IN_PLACE},
     **{name: getattr(operator, name) for name in talk.UNARY},
     **{name: getattr(builtins, name) for name in talk.FUNCTIONS},
     "names": _names,
@@ -211,7 +238,16 @@ def _delete(target: Any, name: str) -> Any:
     return delattr(target, name), {}
 
 
+def _capture(target: Any, verb: str, *rest: Any) -> Any:
+    """Another verb, and what was printed meanwhile."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        found, changed = _VERBS[verb](target, *rest)
+    return (found, out.getvalue(), err.getvalue()), changed
+
+
 _VERBS: dict[str, Callable[..., Any]] = {
+    "capture": _capture,
     "call": _call,
     "get": _get,
     "describe": _describe,

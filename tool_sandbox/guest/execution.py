@@ -176,7 +176,10 @@ def run(order: wire.Order) -> int:
 
 def remember(code: str, name: str) -> None:
     """Lets tracebacks and `inspect` find the text of a program that is no file."""
-    linecache.cache[name] = (len(code), None, code.splitlines(True), name)
+    lines = io.StringIO(code, newline=None).readlines()  # `splitlines` knows more ends than Python
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"  # as `linecache` does: `traceback` places its marks by it
+    linecache.cache[name] = (len(code), None, lines, name)
 
 
 def split(code: str, name: str) -> tuple[CodeType | None, CodeType | None]:

@@ -60,7 +60,8 @@ class Pages:
         """Made in the zygote."""
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._ours.setblocking(False)
-        self._known: list[Run] = []
+        self._theirs.setblocking(False)
+        self._known: list[Run] | None = None
 
     def learn(self) -> None:
         """Takes what a cell has found since; for the zygote, before it forks the next."""
@@ -74,19 +75,28 @@ class Pages:
         Args:
             setting: Of the server to come.
         """
-        try:
+        # Whatever is refused here, or fails: then each page is copied when it is written.
+        with suppress(Exception):
             ring = idle_ring()
             try:
-                runs = self._known or _find(setting)
-                if not self._known:
-                    self._theirs.send(b"".join(_BUFFER.pack(*run) for run in runs))
-                pin(ring, runs)
+                runs = self._find(setting) if self._known is None else self._known
+                if runs:
+                    pin(ring, runs)
             finally:
                 os.close(ring)
-        except OSError:
-            pass  # refused here, or too much: then each page is copied when it is written
-        finally:
-            self.close()
+        self.close()
+
+    def _find(self, setting: serve.Setting) -> list[Run]:
+        """Finds them and tells the zygote; none where that is impossible, for nobody need try."""
+        try:
+            runs = _find(setting)
+        except TimeoutError:
+            raise  # of the moment: the next cell may find them
+        except Exception:
+            runs = []
+        with suppress(BlockingIOError):  # many cells tell the same at once
+            self._theirs.send(b"".join(_BUFFER.pack(*run) for run in runs))
+        return runs
 
     def close(self) -> None:
         """Forgets the zygote, for a cell."""

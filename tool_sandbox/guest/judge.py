@@ -5,23 +5,31 @@ No candidate code is here. The rows carry the host's nonce, which only this proc
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 import types
 import unittest
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 from .. import values
-from . import rows, talk
+from . import rewriting, rows, talk
 from .board import TESTS, Board, Results
-from .proxies import Inexpressible, Link, Proxy
+from .proxies import Inexpressible, Link
 from .solution import Solution, names_used, standard_modules
+
+_OWN = ("tests", "__main__")  # module names of what the prelude and the script define
+# Assertions about warnings and logs, which the candidate gives in its own process.
+_ELSEWHERE = ("assertWarns", "assertWarnsRegex", "assertLogs", "assertNoLogs")
 
 
 def judge(payload: bytes) -> None:
     """Run a script against the candidate at the other end of the socket."""
     order: Any = values.decode(payload)
     setattr(unittest, "main", _nothing)  # noqa: B010  # run by `Results`, not by the file's last line
+    for name in _ELSEWHERE:
+        setattr(unittest.TestCase, name, _refused(name))
     examine(order, talk.SOCKET, rows.ROWS)
     rows.leave(0)
 
@@ -36,6 +44,9 @@ def examine(order: tuple[Any, ...], line: int, out: int) -> None:
     """
     nonce, prelude, source, names, module, call, shared = order
     board = Board(nonce, names, out)
+    entered: set[str] = set()
+    space: dict[str, Any] = {}
+    failed: BaseException | None = None
     try:
         space = _space(prelude)
         if shared is None:
@@ -50,40 +61,75 @@ def examine(order: tuple[Any, ...], line: int, out: int) -> None:
             thing = own.get(name) or getattr(found, name, board)
             if thing is not board:
                 space[name] = thing
-        named = _questions(board, [space.get(name) for name in names])
-        exec(compile(source, TESTS, "exec", dont_inherit=True), space)
+        space["__name__"] = "__main__"  # a guard at the end of the script is meant to be run
+        sys.modules["__main__"] = sys.modules["tests"]
+        space.update(rewriting.helpers(entered.add))
+        if shared is None:
+            _patching(source)
+        exec(rewriting.compiled(source, TESTS), space)
         if call is not None:
             if call not in space:
                 raise NameError(call, name=call)
             space["check"](space[call])
     except BaseException as problem:
-        board.whole(problem)
+        failed = None if _left(problem, board) else problem
+    if failed is not None:
+        board.whole(failed)
     else:
-        kinds = _test_classes(space)
-        cases = [case for kind in kinds for case in _cases(kind) if not _skipped(case)]
-        loose, unrun = ([], "") if kinds or call is not None else _uncalled(space, source)
-        if not unrun and board.link is not None and board.link.asked == named:
-            unrun = "the script asks nothing of the candidate: nothing in it was run"
-        if kinds or loose:
-            Results(board).run([*cases, *loose])
-        else:
-            board.whole(Inexpressible(unrun) if unrun else None)
+        _rest(board, space, source, entered)
     board.end()
 
 
-def _questions(board: Board, things: list[object]) -> int:
-    """Questions so far; -1 where no further one is needed, for some names are plain values."""
-    if board.link is None or any(thing is not None and not _lives(thing) for thing in things):
-        return -1
-    return board.link.asked
+def _left(problem: BaseException, board: Board) -> bool:
+    """Whether the script ended itself, and well: `sys.exit(0)`, its own and not the candidate's."""
+    own = type(problem) is SystemExit and not hasattr(problem, "palaestra_text")
+    return own and board.link is not None and cast("SystemExit", problem).code in (None, 0)
 
 
-def _lives(thing: object) -> bool:
-    return isinstance(thing, Proxy | types.ModuleType)
+def _rest(board: Board, space: dict[str, Any], source: str, entered: set[str]) -> None:
+    """Run the tests that the script only defines; a script of which nothing ran is refused."""
+    kinds = _test_classes(space)
+    cases = [case for kind in kinds for case in _cases(kind) if not _skipped(case)]
+    loose, unrun = _uncalled(space, source, entered, kinds)
+    if kinds and not (cases or loose):
+        unrun = "the tests' classes hold no test that is run"
+    elif not (unrun or kinds or loose) and board.link is not None and not board.link.used:
+        unrun = "the script asks nothing of the candidate: nothing in it was run"
+    if unrun or not (kinds or loose):
+        board.whole(Inexpressible(unrun) if unrun else None)
+    else:
+        with contextlib.suppress(KeyboardInterrupt):  # the candidate's: `unittest` ends with it
+            Results(board).run([*cases, *loose])
 
 
 def _nothing(*_: object, **__: object) -> None:
     pass
+
+
+def _patching(source: str) -> None:
+    """Refuses mocks in place of what the candidate has of its own: time, print, random numbers."""
+    if "mock" not in source:
+        return
+    from unittest import mock
+
+    patch: Any = getattr(mock, "_patch")  # noqa: B009
+    enter = patch.__enter__
+
+    def entered(self: Any) -> Any:
+        target = self.getter()
+        if isinstance(target, types.ModuleType) and not isinstance(target, Solution):
+            what = f"{target.__name__}.{self.attribute}"
+            raise Inexpressible(f"the tests replace {what}; the candidate has its own")
+        return enter(self)
+
+    patch.__enter__ = entered
+
+
+def _refused(name: str) -> Callable[..., NoReturn]:
+    def method(case: unittest.TestCase, *_: object, **__: object) -> NoReturn:
+        raise Inexpressible(f"{name}: the candidate warns and logs in a process of its own")
+
+    return method
 
 
 def _space(prelude: str) -> dict[str, Any]:
@@ -104,11 +150,24 @@ def _test_classes(space: dict[str, Any]) -> list[type[unittest.TestCase]]:
 
 
 def _own(kind: Any) -> bool:
-    return kind.__module__ == "tests"
+    return kind.__module__ in _OWN
 
 
-def _uncalled(space: dict[str, Any], source: str) -> tuple[list[unittest.TestCase], str]:
-    """Test functions that the script defines and never uses, and what else would go unrun.
+class _Loose(unittest.FunctionTestCase):
+    """A test function under the name that the script gives it."""
+
+    def __init__(self, name: str, function: Any) -> None:
+        super().__init__(function)
+        self.name = name
+
+    def id(self) -> str:
+        return self.name
+
+
+def _uncalled(
+    space: dict[str, Any], source: str, entered: set[str], kinds: list[type[unittest.TestCase]]
+) -> tuple[list[unittest.TestCase], str]:
+    """Test functions that the script defines and has not run, and what else would go unrun.
 
     A script whose tests nobody calls would pass whatever the candidate is.
     """
@@ -116,18 +175,32 @@ def _uncalled(space: dict[str, Any], source: str) -> tuple[list[unittest.TestCas
         name: thing
         for name, thing in space.items()
         if isinstance(thing, type | types.FunctionType) and _own(thing)
-        if name.lower().startswith("test") or name == "check"
+        if not (isinstance(thing, type) and any(issubclass(kind, thing) for kind in kinds))
+        if rewriting.is_test(name)
     }
     used = names_used(source) if made else {}
     loose: list[unittest.TestCase] = []
     for name, thing in made.items():
-        if name in used:
+        if isinstance(thing, type):
+            parts = [part for part in vars(thing) if part.startswith("test")]
+            ran = not parts or any(f"{thing.__qualname__}.{part}" in entered for part in parts)
+        else:
+            ran = thing.__qualname__ in entered or (name in used and _wants(thing))
+        if ran:
             continue
-        if isinstance(thing, types.FunctionType) and name != "check" and not _is_async(thing):
-            loose.append(unittest.FunctionTestCase(thing))
-        elif not isinstance(thing, type) or any(part.startswith("test") for part in vars(thing)):
+        plain = isinstance(thing, types.FunctionType) and not _is_async(thing)
+        if not plain or _wants(thing) or name == "check":
             return [], f"the tests define {name} and nothing runs it: call it in the script"
+        loose.append(_Loose(name, thing))
     return loose, ""
+
+
+def _wants(function: Any) -> bool:
+    """Whether it cannot be called without arguments."""
+    code = function.__code__
+    given = len(function.__defaults__ or ())
+    needed = set(code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount])
+    return code.co_argcount > given or bool(needed - set(function.__kwdefaults__ or ()))
 
 
 def _is_async(function: types.FunctionType) -> bool:
@@ -135,7 +208,8 @@ def _is_async(function: types.FunctionType) -> bool:
 
 
 def _cases(kind: type[unittest.TestCase]) -> list[unittest.TestCase]:
-    return [kind(name) for name in unittest.TestLoader().getTestCaseNames(kind)]
+    names = unittest.TestLoader().getTestCaseNames(kind)
+    return [kind(name) for name in names or (["runTest"] if hasattr(kind, "runTest") else [])]
 
 
 def _skipped(case: unittest.TestCase) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import gc
 import io
+import linecache
 import os
 import sys
 import threading
@@ -30,6 +31,9 @@ def ending(problem: BaseException) -> int:
         return _exit_code(problem.code)
     try:
         trim(problem)
+        if isinstance(problem, SyntaxError) and problem.filename in linecache.cache:
+            # The compiler looks for the line in a file of that name, which is not there.
+            problem.text = linecache.getline(problem.filename, problem.lineno or 0) or problem.text
         sys.excepthook(type(problem), problem, problem.__traceback__)
     except BaseException:  # of a hook the guest put there, or of an exception without words
         _last_words(problem)

@@ -1,23 +1,25 @@
 """The candidate's module, functions and objects as the judge's tests see them.
 
 Each use of a proxy is one question to the candidate. What the tests must not take on a candidate's
-word is decided here instead: a proxy never equals a plain value and never orders against one, is
-true, is no number, and has a plain object's hash. An operator between a proxy and a plain value
-would carry what the tests expect to the other side, so it exists only for objects that the tests
-themselves made of a class they name, not for what a function or a method gave them.
+word is decided here instead: a proxy never equals a plain value and never orders against one, and
+is no number. Truth and hash are asked only of objects that the tests themselves made. An operator
+between a proxy and a plain value would carry what the tests expect to the other side, so it exists
+only for objects that the tests themselves made of a class they name, not for what a function or a
+method gave them.
 """
 
 from __future__ import annotations
 
+import builtins
 import sys
 import threading
-import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, cast
 
 from .. import values
-from . import rows, talk
+from . import talk
+from .raising import Raising
 
 CALLS = 100_000  # questions in one grading
 
@@ -37,11 +39,13 @@ class Link:
         self.line = line
         self.lock = threading.Lock()
         self.asked = 0
+        self.used = 0  # of these, questions that ask for more than what a name is
         self.words = 0  # times the candidate's word decided a comparison
         self.gone = ""  # why no further answer will be believed
         self.reason = ""  # why something could not be expressed, once it could not
         self.proxies: dict[int, Proxy] = {}
-        self.classes: dict[str, type[BaseException]] = {}
+        self.raising = Raising()
+        self.place = _place()  # where the tests print to and read from
         self.lost = ""  # why a question of this test got no answer, once one did not
         self.forged = False  # whether an answer was of no form that our server gives
         self.rank = GIVEN  # of the objects in the answer that is being read
@@ -55,7 +59,7 @@ class Link:
         try:
             message = talk.receive(self.line, self._found)
             if message[:1] != (talk.PLAIN,):
-                raise self._revived(*message[1:])
+                raise self.raising.revived(*message[1:])
         except talk.Gone as problem:
             self._lose(problem)
             raise
@@ -77,11 +81,14 @@ class Link:
 
     def _exchange(self, target: Proxy, verb: str, rest: tuple[object, ...]) -> tuple[Any, Any]:
         self.asked += 1
+        self.used += verb != "describe" and (verb, rest) != ("operate", ("names",))
         if self.asked > CALLS:
             self.refuse(f"the tests put more than {CALLS} questions")
         self.rank = _rank(target.palaestra_rank, verb, rest)
+        captures = self._captures()
+        question = ("capture", target, verb, *rest) if captures else (verb, target, *rest)
         try:
-            talk.send(self.line, (self.asked, verb, target, *rest), _number)
+            talk.send(self.line, (self.asked, *question), _number)
         except values.NotPlain as problem:
             self.refuse(str(problem))
         message = talk.receive(self.line, self._found)
@@ -89,16 +96,25 @@ class Link:
         if number != self.asked:
             raise talk.Forged("the candidate answered what was not asked")
         if kind == talk.PLAIN and len(parts) == 2 and talk.exactly(parts[1], dict):
-            return parts[0], parts[1]
+            return _printed(parts[0]) if captures else parts[0], parts[1]
         if kind == talk.REFUSED and len(parts) == 1:
             self.refuse(str(parts[0]))
-        problem = self._revived(*parts)
+        problem = self.raising.revived(*parts)
         if isinstance(problem, StopIteration) and (verb, rest) != ("operate", ("next",)):
             # It would end a `map` or a loop of the tests as if all had been seen.
             told = getattr(problem, "palaestra_text", "StopIteration")
             problem = RuntimeError("the candidate raised StopIteration outside of next()")
             vars(problem)["palaestra_text"] = told
         raise problem
+
+    def _captures(self) -> bool:
+        """Whether the tests catch what is printed; their other replacements cannot be had there."""
+        if (place := _place()) == self.place:
+            return False
+        for name in place:
+            if name not in ("stdout", "stderr") and place[name] is not self.place[name]:
+                self.refuse(f"the tests replace {name}; the candidate has its own")
+        return True
 
     def refuse(self, why: str) -> NoReturn:
         """End the test: it cannot be expressed."""
@@ -123,7 +139,8 @@ class Link:
         if form == "module" and detail == name and name in sys.stdlib_module_names:
             return __import__(name)
         if form == "exception" and talk.exactly(detail, tuple):
-            return self._class(detail)
+            return self.raising.kind(detail)
+        self.used += not isinstance(thing, Proxy)
         if isinstance(thing, Proxy) and name[:1].isupper() and "_" not in name:
             object.__setattr__(thing, "palaestra_rank", MAKER)
         return thing
@@ -136,37 +153,19 @@ class Link:
             object.__setattr__(proxy, "palaestra_rank", GIVEN)
         return proxy
 
-    def _class(self, chain: Any) -> type[BaseException]:
-        """The exception class of that name, made here unless it is a builtin one."""
-        name = str(chain[0])[:100] if chain else "Exception"
-        known = values.TYPES.get(name, self.classes.get(name))
-        if known is not None:
-            return known if issubclass(known, BaseException) else Exception
-        above = self._class(chain[1:]) if len(chain) > 1 else Exception
-        builtin: Any = values.TYPES.get(str(chain[-1]), Exception) if chain else Exception
-        mixed = issubclass(builtin, BaseException) and not issubclass(above, builtin)
-        bases: tuple[Any, ...] = (above, builtin) if mixed else (above,)
-        made: Any = types.new_class(
-            name, bases, exec_body=lambda space: space.update(__str__=_text)
-        )
-        self.classes[name] = made
-        return made
 
-    def _revived(self, *parts: Any) -> BaseException:
-        """The exception that an answer tells of."""
-        shape = (tuple, str, tuple, dict)
-        if len(parts) != len(shape) or not all(map(talk.exactly, parts, shape)):
-            return talk.Forged("the candidate answered what is no answer")
-        kind = self._class(parts[0][:20])
-        try:
-            problem = kind(*parts[2])
-        except Exception:  # the class wants other arguments
-            problem = RuntimeError(str(parts[1]))
-        vars(problem).update({k: v for k, v in parts[3].items() if type(k) is str})
-        vars(problem)["palaestra_text"] = f"{kind.__name__}: {parts[1]}"
-        if len(parts[1]) < rows.TEXT:  # else it was cut
-            vars(problem)["palaestra_said"] = parts[1]
-        return problem
+def _place() -> dict[str, object]:
+    streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+    return streams | {name: getattr(builtins, name) for name in ("print", "input", "open")}
+
+
+def _printed(answer: Any) -> Any:
+    """Prints what the candidate has printed where the tests catch it; gives its answer."""
+    if not talk.exactly(answer, tuple) or [type(part) for part in answer[1:]] != [str, str]:
+        raise talk.Forged("the candidate answered what is no answer")
+    sys.stdout.write(answer[1])
+    sys.stderr.write(answer[2])
+    return answer[0]
 
 
 def _rank(rank: int, verb: str, rest: tuple[object, ...]) -> int:
@@ -181,14 +180,11 @@ def _rank(rank: int, verb: str, rest: tuple[object, ...]) -> int:
 
 # Operators whose result is as much the tests' own as the object was.
 _KEEPING = frozenset(
-    (*talk.ARITHMETIC, *(f"r{name}" for name in talk.ARITHMETIC), "neg", "pos", "invert", "enter")
+    (
+        *(*talk.ARITHMETIC, *(f"r{name}" for name in talk.ARITHMETIC), *talk.IN_PLACE),
+        *("neg", "pos", "invert", "enter"),
+    )
 )
-
-
-def _text(problem: BaseException) -> str:
-    """The text of an exception of a candidate's class: what its own `__str__` made of it."""
-    said: object = vars(problem).get("palaestra_said")
-    return said if isinstance(said, str) else BaseException.__str__(problem)
 
 
 def _number(thing: object) -> int | None:
@@ -208,22 +204,33 @@ class Proxy:
         object.__setattr__(self, "palaestra_number", number)
         object.__setattr__(self, "palaestra_rank", rank)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        if self.palaestra_rank != MADE:
+            return object.__hash__(self)
+        answer = self.palaestra_word("hash")
+        if type(answer) is not int:
+            raise TypeError("hash() of the candidate's object gave no int")
+        return answer
 
     def __bool__(self) -> bool:
-        return True
+        return self.palaestra_rank != MADE or self.palaestra_word("bool") is True
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         """Call the object, and apply to the arguments what the call changed in them."""
         answer, changed = self.palaestra_link.ask(self, "call", args, kwargs)
         things = (*args, *kwargs.values())
+        same = changed.pop(talk.SAME, None)
         for place, value in changed.items():
             if type(place) is int and 0 <= place < len(things):
                 _apply(things[place], value)
+        if type(same) is int and 0 <= same < len(things) and type(things[same]) in talk.MUTABLE:
+            return things[same]
         return answer
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and name not in _TOLD:
+            if name in _UNTOLD:
+                self.palaestra_link.refuse(f"the tests look at {name} of the candidate's object")
             raise AttributeError(name)
         if name in _TESTS_OF_PLAIN and self.palaestra_rank == GIVEN:
             raise AttributeError(f"{name} is asked of an object where a plain value was expected")
@@ -236,14 +243,14 @@ class Proxy:
         self.palaestra_link.ask(self, "delete", name)
 
     def __eq__(self, other: object) -> Any:
-        return self.palaestra_compared("eq", other) if isinstance(other, Proxy) else False
+        return self.palaestra_word("eq", other) if isinstance(other, Proxy) else False
 
     def __ne__(self, other: object) -> Any:
-        return self.palaestra_compared("ne", other) if isinstance(other, Proxy) else True
+        return self.palaestra_word("ne", other) if isinstance(other, Proxy) else True
 
     def __contains__(self, item: object) -> bool:
         if self.palaestra_rank == MADE:
-            return self.palaestra_compared("contains", item) is True
+            return self.palaestra_word("contains", item) is True
         return any(one is item or one == item for one in self)
 
     def __iter__(self) -> Iterator[Any]:
@@ -261,22 +268,23 @@ class Proxy:
         self.palaestra_link.refuse("the tests copy an object of the candidate's")
 
     def __instancecheck__(self, thing: object) -> bool:
-        return isinstance(thing, Proxy) and self.palaestra_compared("isinstance", thing) is True
+        return isinstance(thing, Proxy) and self.palaestra_word("isinstance", thing) is True
 
     def __subclasscheck__(self, kind: object) -> bool:
-        return isinstance(kind, Proxy) and self.palaestra_compared("issubclass", kind) is True
+        return isinstance(kind, Proxy) and self.palaestra_word("issubclass", kind) is True
 
     def palaestra_operate(self, name: str, *operands: object) -> Any:
         """Apply an operator over there."""
         return self.palaestra_link.ask(self, "operate", name, *operands)[0]
 
-    def palaestra_compared(self, name: str, other: object) -> Any:
+    def palaestra_word(self, name: str, *operands: object) -> Any:
         """The same, and count that the answer is the candidate's word."""
         self.palaestra_link.words += 1
-        return self.palaestra_operate(name, other)
+        return self.palaestra_operate(name, *operands)
 
 
 _TOLD = ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__", "__dict__")
+_UNTOLD = ("__mro__", "__bases__", "__slots__", "__defaults__", "__code__", "__dataclass_fields__")
 # Questions to a plain value whose answer is only yes or no: an object could say yes to each. And
 # `assertSetEqual` asks for the difference.
 _TESTS_OF_PLAIN = frozenset(
@@ -308,7 +316,7 @@ def _binary(name: str) -> Callable[[Proxy, object], Any]:
     def method(self: Proxy, other: object) -> Any:
         if not isinstance(other, Proxy) and self.palaestra_rank != MADE:
             raise TypeError(f"{name} is not supported between an object and a plain value")
-        return self.palaestra_compared(name, other)
+        return self.palaestra_word(name, other)
 
     return method
 
@@ -317,7 +325,7 @@ def _ordering(name: str) -> Callable[[Proxy, object], Any]:
     def method(self: Proxy, other: object) -> Any:
         if not isinstance(other, Proxy):
             raise TypeError(f"{name} is not supported between an object and a plain value")
-        return self.palaestra_compared(name, other)
+        return self.palaestra_word(name, other)
 
     return method
 
@@ -328,6 +336,7 @@ def _furnish() -> None:
     for name in talk.ARITHMETIC:
         bare = name.rstrip("_")
         made[bare], made[f"r{bare}"] = _binary(name), _binary(f"r{name}")
+        made[f"i{bare}"] = _binary(f"i{bare}")
     for name in ("lt", "le", "gt", "ge"):
         made[name] = _ordering(name)
     made["divmod"] = _binary("divmod")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ SOCKET = 6  # both sides inherit their end as this descriptor
 ENDED = "the other side has ended"
 ROOT = 0  # the handle of the candidate's module
 LARGEST = 16 << 20
+MUTABLE = (list, dict, set, deque)
+SAME = -1  # among the changed arguments: the place of the one that was returned itself
 _FIRST = 1 << 14  # bytes of a first piece: most frames have fewer
 _read = os.read
 
@@ -21,10 +24,11 @@ ARITHMETIC = (
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
     *("lshift", "rshift", "and_", "or_", "xor"),
 )
+IN_PLACE = tuple(f"i{name.rstrip('_')}" for name in ARITHMETIC)
 UNARY = ("neg", "pos", "invert", "index", "getitem", "setitem", "delitem")
 FUNCTIONS = (
     *("abs", "str", "repr", "len", "iter", "next", "int", "float", "complex", "round"),
-    *("divmod", "reversed", "format"),
+    *("divmod", "reversed", "format", "type", "callable", "hasattr", "bool", "hash"),
 )
 
 # What an answer is.
