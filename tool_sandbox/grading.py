@@ -156,6 +156,7 @@ def _pack(tests: Calls, limits: Limits) -> bytes:
                 len(tests.cases),
                 _columns([tuple(case.args) for case in tests.cases]),
                 tuple(map(dict, keywords)) if any(keywords) else (),
+                tuple(k for k, case in enumerate(tests.cases) if case.by == "truth"),
             )
         )
     except values.NotPlain as problem:

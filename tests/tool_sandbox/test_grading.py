@@ -270,6 +270,22 @@ def test_an_answer_that_cannot_be_compared_is_a_wrong_one(sandbox: Sandbox) -> N
         assert outcomes(sandbox.grade(code, tests)) == ["wrong"]
 
 
+def test_only_the_truth_of_an_answer_is_asked_where_that_is_the_question(sandbox: Sandbox) -> None:
+    code = "import re\ndef f(x): return re.match('a', x)"
+    cases = Case(("a",), expected=True, by="truth"), Case(("b",), expected=False, by="truth")
+    assert sandbox.grade(code, Calls("f", cases)).passed
+    assert sandbox.grade(code, Calls("f", cases, isolate="case")).passed
+    assert outcomes(sandbox.grade(code, Calls("f", (Case(("a",), expected=True),)))) == [
+        "malformed"
+    ]
+
+
+def test_candidates_recurse_as_deep_as_in_a_file_of_their_own(sandbox: Sandbox) -> None:
+    code = "import sys\ndef f(n): return 0 if n == 0 else 1 + f(n - 1)"
+    assert sandbox.grade(code, Calls("f", (Case((990,), expected=990),))).passed
+    assert sandbox.execute("import sys; print(sys.getrecursionlimit())").stdout == "1000\n"
+
+
 def test_no_cases_are_no_pass(sandbox: Sandbox) -> None:
     assert not sandbox.grade("def f(): pass", Calls("f", ())).passed
 

@@ -20,6 +20,7 @@ def serve(code: str, payload: bytes) -> None:
     """Load the code, then answer the judge until it leaves."""
     name: Any = values.decode(payload)
     objects = Objects()
+    rows.deepen()
     try:
         module = rows.load(code, name)
     except Exception as problem:  # SystemExit ends the process, and the judge sees it go

@@ -40,8 +40,9 @@ def drive(mode: str, code: str, payload: bytes) -> None:
 
 def calls(code: str, payload: bytes) -> NoReturn:
     """Call the entry once a case and write one row each, before the next case begins."""
-    entry, isolate, wall, count, columns, keywords = cast("Any", values.decode(payload))
+    entry, isolate, wall, count, columns, keywords, truths = cast("Any", values.decode(payload))
     cases = cases_of(count, columns)
+    rows.deepen()
     apart = isolate == "case"
     if apart:  # the whole has a wall for each case; loading must not use them up
         signal.setitimer(signal.ITIMER_REAL, wall)  # the kernel ends us: there is no handler
@@ -57,10 +58,11 @@ def calls(code: str, payload: bytes) -> NoReturn:
     path = entry.split(".")
     for k in range(count):
         kwargs: dict[str, Any] = keywords[k] if keywords else {}
+        whole = k not in truths
         if apart:
-            row = _apart(lambda: row_of(k, module, path, cases[k], kwargs), k, wall)  # noqa: B023
+            row = _apart(lambda: row_of(k, module, path, cases[k], kwargs, whole), k, wall)  # noqa: B023
         else:
-            row = row_of(k, module, path, cases[k], kwargs)
+            row = row_of(k, module, path, cases[k], kwargs, whole)
         rows.put(rows.ROWS, row)
     rows.leave(0)
 
@@ -73,9 +75,23 @@ def cases_of(count: int, columns: Any) -> list[tuple[Any, ...]]:
 
 
 def row_of(
-    k: int, module: types.ModuleType, path: list[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+    k: int,
+    module: types.ModuleType,
+    path: list[str],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    whole: bool = True,
 ) -> bytes:
-    """Call the entry for one case; what became of it as a row."""
+    """Call the entry for one case; what became of it as a row.
+
+    Args:
+        k: Number of the case.
+        module: The candidate's.
+        path: Of the entry in it.
+        args: Of the call.
+        kwargs: Of the call.
+        whole: Whether the answer itself is wanted; else its truth will do, if it is not plain.
+    """
     try:
         function: Any = module
         for part in path:
@@ -87,9 +103,18 @@ def row_of(
     except BaseException as problem:  # SystemExit too: it costs this case only
         return _raised(k, problem, "")
     try:
-        return rows.row(k, rows.VALUE, values.encode(answer, size=rows.ROW))
+        return rows.row(k, rows.VALUE, _plain(answer, whole))
     except Exception as problem:
         return rows.row(k, rows.MALFORMED, values.encode(str(problem)[: rows.TEXT]))
+
+
+def _plain(answer: object, whole: bool) -> bytes:
+    try:
+        return values.encode(answer, size=rows.ROW)
+    except values.NotPlain:
+        if whole:
+            raise
+        return values.encode(bool(answer))
 
 
 def _raised(k: int, problem: BaseException, when: str) -> bytes:

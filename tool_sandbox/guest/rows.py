@@ -37,11 +37,15 @@ def load(code: str, name: str) -> types.ModuleType:
     module = types.ModuleType(name)
     module.__file__ = f"{name}.py"
     sys.modules[name] = module
-    ours = sum(1 for _ in traceback.walk_stack(None)) + _BETWEEN
-    sys.setrecursionlimit(sys.getrecursionlimit() + ours)  # as deep as in a file of its own
     code = code.removeprefix("\ufeff")  # as Python does with a file
     exec(compile(code, f"{name}.py", "exec", dont_inherit=True), vars(module))
     return module
+
+
+def deepen() -> None:
+    """Lets a candidate recurse as deep as in a file of its own; before it is loaded."""
+    ours = sum(1 for _ in traceback.walk_stack(None)) + _BETWEEN
+    sys.setrecursionlimit(sys.getrecursionlimit() + ours)
 
 
 def flush() -> None:
