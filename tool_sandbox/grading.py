@@ -23,7 +23,7 @@ from .errors import BadRequest
 from .guest import rows as guest_rows
 from .guest.watch import ROWS_MOST
 from .limits import Limits, Result
-from .requests import check_code
+from .requests import check_code, check_room
 from .script import Door, grade_script
 
 __all__ = [
@@ -333,6 +333,7 @@ def _grade_streams(door: Door, candidate: str, tests: Streams, limits: Limits) -
         raise BadRequest("Streams has no cases; give at least one pair of stdin and stdout")
     for pair in tests.cases:
         _check_pair(pair)
+        check_room({}, pair[0].encode(), limits)
     check_code(candidate, "candidate", max(len(given) * 4 for given, _ in tests.cases))
     verdicts: list[Verdict] = []
     shown: Result | None = None  # the first that failed, else the last

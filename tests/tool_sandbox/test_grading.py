@@ -474,6 +474,14 @@ def test_streams_need_a_program_that_ends_well(sandbox: Sandbox) -> None:
         assert not report.passed
 
 
+def test_input_for_which_there_is_no_room_is_refused(sandbox: Sandbox) -> None:
+    tests = Streams((("x" * 5000, "5000"),))
+    code = "print(len(input()))"
+    assert sandbox.grade(code, tests).passed
+    with pytest.raises(BadRequest, match="file_size"):
+        sandbox.grade(code, tests, limits=Limits(file_size=4096))
+
+
 def test_only_what_was_written_to_stdout_counts(sandbox: Sandbox) -> None:
     noisy = "import sys\nprint('x' * 100_000, file=sys.stderr)\nprint(3)"
     assert sandbox.grade(noisy, Streams((("", "3"),))).passed
