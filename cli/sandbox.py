@@ -6,7 +6,7 @@ import re
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -134,13 +134,18 @@ def _limits(given: dict[str, Any]) -> Limits:
 
 
 def _read(file: str) -> str:
-    if file == "-":
-        return sys.stdin.read()
-    return inside.read_text(file, "a program")
+    if file != "-":
+        return inside.read_text(file, "a program")
+    try:
+        return _input("-").decode("utf-8")
+    except UnicodeDecodeError:
+        raise terminal.Mistake("standard input is no UTF-8 text; give a program.") from None
 
 
 def _input(file: str) -> bytes:
     if file == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise terminal.Mistake("standard input is closed; give a FILE.")
         return sys.stdin.buffer.read()
     try:
         return Path(file).read_bytes()
@@ -151,10 +156,19 @@ def _input(file: str) -> bytes:
 
 
 def _print(result: Result) -> None:
-    for text, stream in ((result.stdout, sys.stdout), (result.stderr, sys.stderr)):
-        stream.write(inside.visible(text) if stream.isatty() else text)
-        stream.flush()
+    _show(result.stdout, sys.stdout)
+    _show(result.stderr, sys.stderr)
     terminal.note(summary(result))
+
+
+def _show(text: str, stream: TextIO | None) -> None:
+    """Writes what a program wrote, as far as the stream can say it."""
+    if stream is None:  # it was closed before we began
+        return
+    shown = inside.visible(text) if stream.isatty() else text
+    encoding = stream.encoding or "utf-8"
+    stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
 
 
 def summary(result: Result) -> str:

@@ -43,6 +43,8 @@ _WORDS = {
     "image": "palaestra sandbox build --rootfs self (pulls nothing), "
     "or palaestra sandbox build --from IMAGE",
     "paths": "leave readable= out, or use the cell backend",
+    "hidden paths": "a cell has its own /tmp, /mnt, /dev and /proc: give paths outside these, or "
+    "the files themselves with files=",
     "library": "pip install docker, or use the cell backend",
     "preload": "leave that module out of preload=",
     "container": "`docker info` and the engine's log say more",

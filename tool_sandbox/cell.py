@@ -17,11 +17,12 @@ from .errors import SandboxError
 from .guest import turns
 from .limits import Language, Limits, Reason, Result
 from .outcome import Outcome, judge
+from .owners import stands_still
 from .pieces import Collector
 from .waiting import readable
 
 Mode = Literal["run", "calls", "judge", "candidate"]
-Fault = Literal["", "lost", "malformed", "memory", "unclean", "killed"]
+Fault = Literal["", "lost", "timeout", "malformed", "memory", "unclean", "killed"]
 GRACE = 2.0  # seconds the cell has, after the wall limit, to reply
 START = 60.0  # seconds a cell has to come up
 
@@ -225,10 +226,8 @@ class Cell:
                 outcome = self._take(wire.read_frame(self._control), files)
                 if outcome is not None:
                     return outcome
-        except wire.Malformed:
-            return self._lost("malformed")
-        except (wire.Hangup, OSError):
-            return self._lost("lost")
+        except (wire.Malformed, wire.Hangup, OSError) as problem:
+            return self._lost(problem)
         except BaseException:  # the caller was interrupted: its answer must not reach the next
             self.kill("killed")
             raise
@@ -250,15 +249,13 @@ class Cell:
                 while True:
                     data = await loop.sock_recv(self._control, 1 << 18)
                     if not data:
-                        return self._lost("lost")
+                        raise wire.Hangup
                     for frame in pieces.feed(data):
                         outcome = self._take(frame, files)
                         if outcome is not None:
                             return outcome
-        except wire.Malformed:
-            return self._lost("malformed")
-        except (OSError, TimeoutError):
-            return self._lost("lost")
+        except (wire.Malformed, wire.Hangup, OSError) as problem:
+            return self._lost(problem)
         except BaseException:
             self.kill("killed")
             raise
@@ -290,12 +287,21 @@ class Cell:
             ending, request.want_value, request.fetch, files.files, self._order.cpu, shell=shell
         )
 
-    def _lost(self, fault: Fault) -> Outcome:
-        # The kernel may have chosen pid 1 as its victim: its own count says so.
-        reason: Reason = "memory" if self.keeper.oom_kills() > self._oom else "lost"
-        self.kill("memory" if reason == "memory" else fault)
+    def _lost(self, problem: Exception) -> Outcome:
+        fault = self._fault(problem)
+        self.kill(fault)
+        reason: Reason = fault if fault in ("memory", "timeout") else "lost"
         wall = time.monotonic() - self._started
         return Outcome(Result(reason, wall=wall))
+
+    def _fault(self, problem: Exception) -> Fault:
+        """Whose doing it is that no answer came."""
+        if self.keeper.oom_kills() > self._oom:
+            return "memory"  # the kernel may have chosen pid 1 as its victim: its own count says so
+        if not isinstance(problem, TimeoutError):
+            return "malformed" if isinstance(problem, wire.Malformed) else "lost"
+        # It lives, and a guest keeps it busy; or it stands still, which only outsiders can do.
+        return "lost" if any(map(stands_still, getattr(self.keeper, "pids", ()))) else "timeout"
 
     def hurry(self, seconds: float) -> None:
         """Ends the running execution at most `seconds` from now; its reason is then "killed"."""
@@ -319,7 +325,7 @@ class Cell:
             fds: Descriptors that travel with it; the caller keeps his.
 
         Raises:
-            ConnectionError: The cell is lost; it has been killed.
+            ConnectionError: The cell is lost, for the fault it says; it has been killed.
         """
         self._id = next(self._ids) & 0xFFFFFFFF
         self._asked = True
@@ -332,9 +338,7 @@ class Cell:
                 raise wire.Malformed("an unexpected answer")
             return frame
         except (wire.Malformed, wire.Hangup, OSError) as problem:
-            memory = self.keeper.oom_kills() > self._oom
-            malformed = isinstance(problem, wire.Malformed)
-            self.kill("memory" if memory else "malformed" if malformed else "lost")
+            self.kill(self._fault(problem))
             raise ConnectionError(self.fault) from None
         except BaseException:
             self.kill("killed")

@@ -43,6 +43,8 @@ class Processes:
     """The keeper of a cell's launcher and pid 1, by descriptors that cannot be mistaken."""
 
     def __init__(self, group: Group | None, root: str = "") -> None:
+        # One thread may kill while another releases; and garbage is collected in the midst of both.
+        self._lock = threading.RLock()
         self._fds: list[int] = []
         self._root = root  # of a worker without a root file system of its own
         self._group = group
@@ -68,27 +70,30 @@ class Processes:
         Where there is no namespace the launcher is spared: whatever pid 1 leaves comes to it, and
         it ends by itself when the last of them has.
         """
-        for fd in self._fds[:1] if self._root else self._fds:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
-        if self._group is not None:
-            self._group.kill()
+        with self._lock:
+            for fd in self._fds[:1] if self._root else self._fds:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+            if self._group is not None:
+                self._group.kill()
 
     def release(self) -> None:
         """Waits for both ends, then removes the group."""
         deadline = time.monotonic() + _END
-        fds, self._fds = self._fds, []
-        if fds and not _ended(fds, _END / 2 if self._root else _END / 5):
+        with self._lock:
+            fds, self._fds = self._fds, []
+            group, self._group = self._group, None
+            root, self._root = self._root, ""
+        ended = _END / 2 if root else _END / 5
+        if fds and not _ended(fds, ended):
             for fd in fds:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
             _ended(fds, deadline - time.monotonic())
         for fd in fds:
             os.close(fd)
-        group, self._group = self._group, None
         if group is not None:
             group.remove()
-        root, self._root = self._root, ""
         if root:
             owners.remove_tree(root)
 

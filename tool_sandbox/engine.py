@@ -206,6 +206,7 @@ class Engine:
         most = _available() // 2 // _SESSION_SHARE
         if len(self._cells) >= most:
             raise BadRequest(f"{len(self._cells)} sessions are open; this machine bears {most}")
+        opening = turns.pack(turns.Question(turns.OPEN, text=_session_order(wanted, files)))
         cell = self._ready(wanted)
         with self._lock:
             self._cells.add(cell)
@@ -215,11 +216,12 @@ class Engine:
             self.end_session(cell)
             raise SandboxClosed("this sandbox was closed while the session opened")
         shared = Shared(cell, wanted, self.counters, _Ending(self, cell), self._broker)
-        opening = turns.Question(turns.OPEN, text=_session_order(wanted, files))
         try:
-            shared.send(turns.TURN, turns.pack(opening), START)
-        except ConnectionError:
+            shared.send(turns.TURN, opening, START)
+        except BaseException as problem:
             shared.drop(1)
+            if not isinstance(problem, ConnectionError):
+                raise  # an interrupt
             raise SandboxError("the session's worker was lost while it opened") from None
         return Session(shared, 1)
 

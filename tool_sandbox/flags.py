@@ -40,7 +40,7 @@ def hardening(
         "ipc_mode": "private",
         "shm_size": MiB,
         "tmpfs": {
-            "/mnt": f"rw,exec,nosuid,nodev,size={limits.disk},nr_inodes={limits.inodes},"
+            "/mnt": f"rw,exec,nosuid,nodev,size={limits.disk},nr_inodes={limits.inodes + 4},"
             f"mode=700,uid={user},gid={user}"
         },
         "ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],

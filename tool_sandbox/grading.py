@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import keyword
 import math
 import reprlib
 import signal
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
@@ -134,7 +135,7 @@ def _grade_calls(door: Door, candidate: str, tests: Calls, limits: Limits) -> Re
 def _pack(tests: Calls, limits: Limits) -> bytes:
     if not isinstance(cast("object", tests.entry), str) or not tests.entry:
         raise BadRequest(f"Calls.entry is {tests.entry!r}; give the name of a function")
-    if not all(part.isidentifier() for part in tests.entry.split(".")):
+    if not all(map(_is_name, tests.entry.split("."))):
         raise BadRequest(
             f"Calls.entry is {tests.entry!r}, which no program can define; give a name, or names "
             "joined by dots: a method of a new object is asked for by Script"
@@ -186,6 +187,10 @@ def _columns(arguments: list[tuple[object, ...]]) -> object:
     return tuple(zip(*arguments, strict=True))
 
 
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)
+
+
 def _check_case(case: object) -> None:
     if not isinstance(case, Case):
         raise BadRequest(f"Calls.cases holds a {type(case).__name__}; give Cases")
@@ -194,6 +199,8 @@ def _check_case(case: object) -> None:
             f"Case.name and Case.raises are {case.name!r} and {case.raises!r}; give texts: "
             "raises is the name of an exception, or None"
         )
+    if case.raises is not None and not all(map(_is_name, case.raises.split("."))):
+        raise BadRequest(f"Case.raises is {case.raises!r}; give the name of one exception, or None")
     if case.by not in ("equality", "truth", "identity"):
         raise BadRequest(f'Case.by is {case.by!r}; give "equality", "truth" or "identity"')
     limit = cast("object", case.tolerance)
@@ -202,8 +209,8 @@ def _check_case(case: object) -> None:
     args, kwargs = cast("object", case.args), cast("object", case.kwargs)
     if type(args) is tuple and type(kwargs) is dict and not kwargs:
         return  # the rest asks abstract classes, which takes its time
-    if isinstance(args, str | bytes) or not isinstance(args, Iterable):
-        raise BadRequest(f"Case.args is {args!r}; give a tuple of arguments")
+    if isinstance(args, str | bytes | bytearray) or not isinstance(args, Sequence):
+        raise BadRequest(f"Case.args is {type(args).__name__}; give a tuple of arguments")
     if not isinstance(kwargs, Mapping) or not all(type(key) is str for key in case.kwargs):
         raise BadRequest(f"Case.kwargs is {kwargs!r}; give a mapping of names to arguments")
 

@@ -43,6 +43,7 @@ _MOST: Mapping[str, float] = {
     "output": 4 * MiB,
     "output_stop": 1 << 40,
 }
+_WRITTEN = 128  # bits of the largest number that an error writes out
 _WHOLE = frozenset(_LEAST) - {"wall", "cpu"}
 
 
@@ -99,7 +100,18 @@ def _check(name: str, value: object) -> None:
         raise BadRequest(f"Limits.{name} is {value!r}; give {wanted}")
     low, high = _LEAST[name], _MOST[name]
     if not low <= value <= high:  # NaN fails every comparison, so it lands here too
-        raise BadRequest(f"Limits.{name} is {value}; give a value from {low:g} to {high:g}")
+        raise BadRequest(f"Limits.{name} is {show(value)}; give a value from {low:,} to {high:,}")
+
+
+def show(value: float) -> str:
+    """A number for an error; Python itself refuses to write out very long ones.
+
+    >>> show(0.5), show(16 * MiB), show(10**5000)
+    ('0.5', '16,777,216', 'a number of 16,610 bits')
+    """
+    if isinstance(value, int) and value.bit_length() > _WRITTEN:
+        return f"a number of {value.bit_length():,} bits"
+    return f"{value:,}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,15 @@ def start_time(pid: int) -> str:
     return text.rpartition(")")[2].split()[19]
 
 
+def stands_still(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] == "T"
+
+
 def boot_id() -> str:
     """Of the running kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

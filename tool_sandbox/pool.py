@@ -117,6 +117,7 @@ class Pool:
             try:
                 return self._checked(cell)
             except BaseException:
+                cell.close()
                 self._give_back()
                 raise
         try:

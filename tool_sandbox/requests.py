@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from . import wire
 from .cell import Request
 from .errors import BadRequest
-from .limits import Job, Limits, MiB
+from .limits import Job, Limits, MiB, show
 
 _PATHS = 64  # in one call
 _PATH_BYTES = 4096
 _MOST = 15 * MiB  # of one request
+BRANCHES = 2  # inodes of a session's place for its branches (guest/park.py)
 _WORKERS = 4096  # at the same time, of one sandbox
 _LANGUAGES = wire.LANGUAGES
+_PAGE = 4096  # bytes; a file takes whole ones
 _BUILT_IN = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # bytes
 
 
@@ -23,8 +25,12 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def encode_input(data: object) -> bytes:
+def encode_input(data: object, what: str = "content") -> bytes:
     """Text or bytes as bytes.
+
+    Args:
+        data: What the caller gave.
+        what: Its name, for him.
 
     Raises:
         BadRequest: Neither.
@@ -33,7 +39,7 @@ def encode_input(data: object) -> bytes:
         return encode(data)
     if isinstance(data, bytes | bytearray):
         return bytes(data)
-    raise BadRequest(f"got {type(data).__name__} as content; give str or bytes")
+    raise BadRequest(f"got {type(data).__name__} as {what}; give str or bytes")
 
 
 def check_path(path: object) -> str:
@@ -80,11 +86,11 @@ def request_of(job: Job, default: Limits) -> Request:
     if job.seed is not None and job.seed.bit_length() > 4096:
         raise BadRequest("seed has over 4096 bits; give a smaller int")
     files = check_files(job.files)
-    stdin = encode_input(job.stdin)
-    _check_size(len(encode(job.code)) + len(stdin) + sum(map(len, files.values())))
+    stdin = encode_input(job.stdin, "stdin")
+    check_size(len(encode(job.code)) + len(stdin) + sum(map(len, files.values())))
     limits = check_limits(default if job.limits is None else job.limits)
     if files or stdin:
-        _check_room(files, stdin, limits)
+        check_room(files, stdin, limits)
     return Request(
         job.code,
         stdin,
@@ -97,26 +103,43 @@ def request_of(job: Job, default: Limits) -> Request:
     )
 
 
-def _check_room(files: Mapping[str, bytes], stdin: bytes, limits: Limits) -> None:
-    """Refuses what could not be put into the work directory: a guest is not to blame for it."""
-    contents = {**files, "stdin": stdin}
-    name = max(contents, key=lambda name: len(contents[name]))
-    if len(contents[name]) > limits.file_size:
+def check_room(
+    files: Mapping[str, bytes], stdin: bytes, limits: Limits, *, beside: int = 0
+) -> None:
+    """Refuses what could not be put into the work directory: a guest is not to blame for it.
+
+    Args:
+        files: To put there.
+        stdin: Which takes room there, too.
+        limits: Of the program.
+        beside: Inodes that are ours.
+
+    Raises:
+        BadRequest: It is more than the limits allow.
+    """
+    sizes = [(len(stdin), "stdin"), *((len(data), f"files[{at!r}]") for at, data in files.items())]
+    largest, name = max(sizes)
+    if largest > limits.file_size:
+        raise BadRequest(f"{name} has {largest} bytes; Limits.file_size is {limits.file_size}")
+    total = sum(-(-size // _PAGE) * _PAGE for size, _ in sizes)
+    if total > -(-limits.disk // _PAGE) * _PAGE:
         raise BadRequest(
-            f"{name!r} has {len(contents[name])} bytes; Limits.file_size is {limits.file_size}"
+            f"files and stdin take {total} bytes, in pages of {_PAGE}; Limits.disk is {limits.disk}"
         )
-    total = sum(map(len, contents.values()))
-    if total > limits.disk:
-        raise BadRequest(f"files and stdin have {total} bytes; Limits.disk is {limits.disk}")
     folders = {path[:at] for path in files for at, sign in enumerate(path) if sign == "/"}
     for path in sorted(folders & files.keys()):
         raise BadRequest(f"files holds {path!r} and paths below it; it can be one of the two")
-    if len(files) + len(folders) > limits.inodes:
-        count = len(files) + len(folders)
+    count = len(files) + len(folders) + bool(stdin) + beside
+    if count > limits.inodes:
         raise BadRequest(f"files need {count} inodes; Limits.inodes is {limits.inodes}")
 
 
-def _check_size(size: int) -> None:
+def check_size(size: int) -> None:
+    """Refuses what is too long for one frame.
+
+    Raises:
+        BadRequest: It is.
+    """
     if size > _MOST:
         raise BadRequest(f"the request has {size} bytes; at most {_MOST} travel at once")
 
@@ -140,7 +163,7 @@ def check_code(code: object, what: str, beside: int = 0) -> str:
     """
     if not isinstance(code, str):
         raise BadRequest(f"{what} is {type(code).__name__}; give a str")
-    _check_size(len(encode(code)) + beside)
+    check_size(len(encode(code)) + beside)
     return code
 
 
@@ -158,7 +181,9 @@ def check_files(files: Mapping[str, bytes | str]) -> dict[str, bytes]:
         raise BadRequest(f"files is {type(files).__name__}; give a mapping of paths to contents")
     if len(files) > _PATHS:
         raise BadRequest(f"{len(files)} files; at most {_PATHS} in one call")
-    return {check_path(path): encode_input(data) for path, data in files.items()}
+    return {
+        check_path(path): encode_input(data, f"files[{path!r}]") for path, data in files.items()
+    }
 
 
 def check_fetch(paths: Sequence[str]) -> tuple[str, ...]:
@@ -197,11 +222,11 @@ def check_options(
     preload: Sequence[str],
     readable: Sequence[str | os.PathLike[str]],
     image: object,
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What a sandbox is made with.
 
     Returns:
-        `readable` as absolute paths without links.
+        `preload`, and `readable` as absolute paths without links.
 
     Raises:
         BadRequest: Something in it cannot be.
@@ -210,17 +235,18 @@ def check_options(
     if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int)):
         raise BadRequest(f"workers is {workers!r}; give a whole number, or None for all cores")
     if workers is not None and not 1 <= workers <= _WORKERS:
-        raise BadRequest(f"workers is {workers}; give 1 to {_WORKERS}, or None for all cores")
+        raise BadRequest(f"workers is {show(workers)}; give 1 to {_WORKERS}, or None for all cores")
     for name, value in (("python", python), ("image", image)):
         if value is not None and (not isinstance(value, str) or not value or "\0" in value):
             raise BadRequest(f"{name} is {value!r}; give a str, or None")
     for name, values in (("preload", preload), ("readable", readable)):
         if isinstance(values, str | bytes) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadRequest(f"{name} is {values!r}; give a sequence, such as [{values!r}]")
-    for module in preload:
+    modules = tuple(preload)
+    for module in modules:
         if not isinstance(module, str) or not module.replace(".", "_").isidentifier():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadRequest(f"preload holds {module!r}; give names of modules")
-    return tuple(map(_check_readable, readable))
+    return modules, tuple(map(_check_readable, readable))
 
 
 def _check_readable(path: str | os.PathLike[str]) -> str:

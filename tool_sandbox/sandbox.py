@@ -27,11 +27,19 @@ from .errors import BadRequest, SandboxClosed, UnsafeSandboxWarning
 from .limits import LEVELS, Isolation, Job, Language, Level, Limits, Result
 from .network import Fetch
 from .outcome import Outcome
-from .requests import check_files, check_limits, check_options, request_of
+from .requests import (
+    BRANCHES,
+    check_files,
+    check_limits,
+    check_options,
+    check_room,
+    check_size,
+    request_of,
+)
 from .resources import usable_cores
 from .revocable import Revocable
 from .session import Session
-from .spread import aspread, spread
+from .spread import aspread, check_many, check_pair, spread
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -91,7 +99,7 @@ class Sandbox:
             limits: Of every execution that names none.
             workers: Executions at the same time; None means as many as there are usable cores.
             minimum: The weakest isolation to accept.
-            python: Another interpreter or virtual environment, shown read-only.
+            python: Another interpreter or virtual environment, shown read-only; not for docker.
             preload: Modules imported once, before any guest runs.
             readable: Further paths guests may read.
             network: What programs may fetch through the host, call by call; None: nothing.
@@ -104,14 +112,19 @@ class Sandbox:
         _check_choice("minimum", minimum, LEVELS)
         if backend == "process" and minimum != "none":
             raise BadRequest('backend "process" isolates nothing; say minimum="none" with it')
-        paths = check_options(limits, workers, python, preload, readable, image)
+        if backend == "docker" and python is not None:
+            raise BadRequest(
+                f"python is {python!r}, and docker runs the interpreter of its image; leave it "
+                "out, and give image=, which `palaestra sandbox build --from` makes"
+            )
+        modules, paths = check_options(limits, workers, python, preload, readable, image)
         if network is not None and not isinstance(network, Fetch):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise BadRequest(f"network is {network!r}; give a Fetch, or None")
         if backend == "process":
             words = "the process backend isolates nothing: guests can read, write and kill"
             warnings.warn(words, UnsafeSandboxWarning, stacklevel=2)
         level: Level = minimum
-        self._wish = Wish(backend, level, python, tuple(preload), paths, image, network)
+        self._wish = Wish(backend, level, python, modules, paths, image, network)
         self._limits = limits
         self._workers = usable_cores() if workers is None else workers
         self._open()
@@ -193,6 +206,7 @@ class Sandbox:
         Yields:
             One result a program.
         """
+        check_many("codes", codes, "programs", Iterable)
         jobs = (item if isinstance(item, Job) else _job(item, options) for item in codes)
         self._living()
         return spread(lambda job: self._run(job).result, jobs, self._workers, ordered)
@@ -205,6 +219,7 @@ class Sandbox:
         **options: Unpack[Options],
     ) -> AsyncIterator[Result]:
         """As `map`, for coroutines."""
+        check_many("codes", codes, "programs", Iterable | AsyncIterable)
 
         def run(item: str | Job) -> Awaitable[Result]:
             return self._arun(item if isinstance(item, Job) else _job(item, options))
@@ -227,7 +242,10 @@ class Sandbox:
             BackendFailed: Its worker cannot be started.
         """
         wanted = check_limits(self._limits if limits is None else limits)
-        return self._living().session(wanted, check_files({} if files is None else files))
+        found = check_files({} if files is None else files)
+        check_size(sum(map(len, found.values())))
+        check_room(found, b"", wanted, beside=BRANCHES)
+        return self._living().session(wanted, found)
 
     def grade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """Grades a candidate; expected values never enter a process that holds its code.
@@ -266,8 +284,13 @@ class Sandbox:
         Yields:
             One report a pair.
         """
+        check_many("pairs", pairs, "pairs", Iterable)
         self._living()
-        return spread(lambda pair: self.grade(*pair, limits=limits), pairs, self._workers, ordered)
+
+        def work(pair: object) -> Report:
+            return self.grade(*check_pair(pair), limits=limits)
+
+        return spread(work, pairs, self._workers, ordered)
 
     async def agrade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """As `grade`, for coroutines; cancelling it kills the grading."""
@@ -296,11 +319,14 @@ class Sandbox:
         ordered: bool = True,
     ) -> AsyncIterator[Report]:
         """As `grade_many`, for coroutines."""
+        check_many("pairs", pairs, "pairs", Iterable | AsyncIterable)
         threads = ThreadPoolExecutor(self._workers, "palaestra-sandbox")
+
+        def work(pair: object) -> Awaitable[Report]:
+            return self._agrade(threads, *check_pair(pair), limits)
+
         try:
-            reports = aspread(
-                lambda pair: self._agrade(threads, *pair, limits), pairs, self._workers, ordered
-            )
+            reports = aspread(work, pairs, self._workers, ordered)
             async with contextlib.aclosing(reports):
                 async for report in reports:
                     yield report

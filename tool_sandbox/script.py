@@ -70,13 +70,12 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     check_code(tests.prelude, "Script.prelude")
     _check_names(tests)
     nonce = secrets.token_bytes(16)
-    names = free_names(tests.source, tests.prelude) if tests.names is None else tuple(tests.names)
+    source = tests.source.removeprefix("\ufeff")  # as Python does with a file
+    names = free_names(source, tests.prelude) if tests.names is None else tuple(tests.names)
     if tests.call is not None and tests.call not in names:
         names = (*names, tests.call)
     shared = candidate if tests.share else None
-    payload = values.encode(
-        (nonce, tests.prelude, tests.source, names, tests.module, tests.call, shared)
-    )
+    payload = values.encode((nonce, tests.prelude, source, names, tests.module, tests.call, shared))
     check_code(candidate, "candidate", len(payload))
     judge = Request("", limits=limits, mode="judge", payload=payload)
     if tests.share:

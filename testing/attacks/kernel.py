@@ -143,6 +143,33 @@ for line in open("/proc/self/status"):
         ("memfd_secret", 447, 447, (0x7FFFFFFF,)),
         ("lookup_dcookie", 212, 18, (0, 1, 0)),
     ),
+    _calls(
+        "signals that wake what was stopped",
+        ("timer_create", 222, 107, (9999, 1, 1)),
+        ("F_SETSIG", 72, 25, (-1, 10, 18)),
+        ("SIGCONT at a parent's death", 157, 167, (1, 18, 0, 0, 0)),
+        ("clone with SIGCONT", 56, 220, (0x00000800 | 18, 0, 0, 0, 0)),
+    ),
+    _calls(
+        "leases and notices of files",
+        ("F_SETLEASE", 72, 25, (-1, 1024, 1)),
+        ("F_NOTIFY", 72, 25, (-1, 1026, 1)),
+    ),
+    _case(
+        "disks of the machine",
+        r"""
+try: answer = call(306, 267, -1)
+except OSError: answer = -1
+if answer: broken("syncfs reached the kernel")
+""",
+    ),
+    _case(
+        "pages of a pool that no limit counts",
+        r"""
+refused("MAP_HUGETLB", lambda: call(9, 222, 0, 4096, 3, 0x40002, -1, 0), errno.ENOMEM)
+refused("MFD_HUGETLB", lambda: call(319, 279, 1, 4))
+""",
+    ),
     _calls("queues that the whole machine shares", ("io_setup", 206, 0, (0, 1))),
     _calls(
         "extended attributes",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import replace
 
-from ...tool_sandbox import MiB, Result
-from .attack import QUICK, Attack, program
+from ...tool_sandbox import Limits, MiB, Result, Sandbox
+from .attack import QUICK, Attack, Outside, program
 
 _MEMORY = ("memory",)
 _TIGHT = replace(QUICK, wall=10.0, memory=64 * MiB)
@@ -20,6 +22,23 @@ def _flooded(result: Result) -> str:
         return "the flood was not counted"
     kept = len(result.stdout.encode()) + len(result.stderr.encode())
     return "" if kept <= 2 * QUICK.output else "more than the cap was kept"
+
+
+def _leaves_inotify(sandbox: Sandbox, targets: Outside) -> None:
+    """Guests of one cell cannot take what the trainer's user may open in all."""
+    libc = ctypes.CDLL(None)
+    with sandbox.session(limits=replace(QUICK, wall=5.0)) as session:
+        session.execute(
+            "import ctypes, os, time\nlibc = ctypes.CDLL(None)\n"
+            "for k in range(10):\n    if not os.fork():\n"
+            "        while libc.inotify_init1(0) >= 0: pass\n"
+            "        open(str(k), 'w').close()\n        time.sleep(60)\n"
+            "while len(os.listdir('.')) < 10: time.sleep(0.01)"
+        )
+        found = libc.inotify_init1(os.O_CLOEXEC)
+    if found < 0:
+        raise AssertionError("nothing of inotify is left to the trainer")
+    os.close(found)
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -175,6 +194,27 @@ if total > 100 << 20: broken(f"{total} bytes in a memfd")
         wants=("ok", "memory"),
         limits=_TIGHT,
     ),
+    _case(
+        "mappings by the thousand, so that every look is slow",
+        r"""
+import ctypes
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+pages = 65_000
+area = libc.mmap(None, ctypes.c_size_t(pages * 4096), 3, 0x4022, -1, 0)
+for k in range(0, pages, 2):
+    if libc.mprotect(ctypes.c_void_p(area + k * 4096), ctypes.c_size_t(4096), 1): break
+for k in range(1, pages, 2): ctypes.memset(area + k * 4096, 1, 1)
+for _ in range(15):
+    try:
+        if not os.fork(): break
+    except OSError: break
+while True: pass
+""",
+        wants=("timeout", "memory", "cpu"),
+        limits=Limits(wall=5.0),
+    ),
+    Attack("inotify of the whole user", "resources", _leaves_inotify, harms=True),
     _case(
         "full pipes",
         r"""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from ...tool_sandbox import Sandbox, SandboxError, Session, SessionDead
+from ...tool_sandbox import Limits, MiB, Sandbox, SandboxError, Session, SessionDead
 from .attack import QUICK, Attack, Outside, wall
 
 _LIMITS = wall(2.0)
@@ -199,6 +202,139 @@ def _shares_handles(sandbox: Sandbox, targets: Outside) -> None:
             _must("BlockingIOError" in found.stderr, True, "a pipe open at the fork is empty")
 
 
+_SLEEPER = r"""
+import ctypes, fcntl, mmap, os, platform, signal, struct, time
+libc = ctypes.CDLL(None)
+intel = platform.machine() == "x86_64"
+for number in (signal.SIGHUP, signal.SIGIO): signal.signal(number, signal.SIG_IGN)
+signal.signal(signal.SIGCONT, lambda *_: None)
+
+def count():
+    n = 0
+    while True:
+        n += 1
+        if n % 1000 == 0:
+            with open("n.new", "w") as file: file.write(str(n))
+            os.rename("n.new", "n")
+
+def end_slowly():
+    held = mmap.mmap(-1, 200 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    place = ctypes.addressof(ctypes.c_char.from_buffer(held))
+    libc.madvise(ctypes.c_void_p(place), ctypes.c_size_t(len(held)), 15)  # small pages: more work
+    for k in range(0, len(held), 4096): held[k] = 1
+    open("held", "w").close()
+    time.sleep(60)
+
+def begun(*names):
+    while not all(map(os.path.exists, names)): time.sleep(0.01)
+"""
+_WAKES = {
+    "a timer": r"""
+if not os.fork():
+    event = ctypes.create_string_buffer(struct.pack("Qii", 0, 18, 0), 64)
+    timer = ctypes.c_void_p()
+    if not libc.timer_create(1, event, ctypes.byref(timer)):
+        libc.timer_settime(timer, 0, struct.pack("qqqq", 0, 10**6, 0, 10**6), None)
+    count()
+begun("n")
+""",
+    "a file that is watched": r"""
+if not os.fork():
+    fd = libc.inotify_init1(0)
+    libc.inotify_add_watch(fd, os.fsencode(os.getcwd()), 0xFFF)
+    try: fcntl.fcntl(fd, 10, 18)
+    except OSError: pass
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    count()
+begun("n")
+""",
+    "the death of a parent": r"""
+dying = os.fork()
+if not dying:
+    if not os.fork():
+        libc.prctl(1, 18, 0, 0, 0)
+        count()
+    end_slowly()
+begun("n", "held")
+""",
+    "the death of a child": r"""
+if not os.fork():
+    dying = libc.syscall(56 if intel else 220, 18, 0, 0, 0, 0)
+    if dying == 0: end_slowly()
+    with open("pid", "w") as file: file.write(str(dying))
+    count()
+begun("n", "pid")
+dying = int(open("pid").read())
+if dying > 0: begun("held")
+""",
+    "the death of a session's leader": r"""
+dying = os.fork()
+if not dying:
+    os.setsid()
+    if not os.fork():
+        os.setpgid(0, 0)
+        count()
+    end_slowly()
+begun("n", "held")
+""",
+}
+
+
+def _wakes(sandbox: Sandbox, targets: Outside) -> None:
+    """Nothing undoes the stop between calls: not the kernel's own signals, either."""
+    for name, code in _WAKES.items():
+        with sandbox.session(limits=Limits(wall=10.0)) as session:
+            found = session.execute(_SLEEPER + code)
+            _must((found.reason, found.stderr), ("ok", ""), f"preparing {name}")
+            session.execute("if globals().get('dying', -1) > 0: os.kill(dying, 9)")
+            session.read("n")  # which is what the watched file tells
+            time.sleep(0.5)
+            first = session.read("n")
+            time.sleep(0.5)
+            _must(session.read("n"), first, f"a counter between calls, after {name}")
+
+
+def _fills_while_forking(sandbox: Sandbox, targets: Outside) -> None:
+    """While a branch is made, its programs run, and are looked at."""
+    with sandbox.session(limits=replace(_LIMITS, memory=64 * MiB)) as session:
+        session.execute(
+            "import os, sys, time\nflushes = []\nclass Out:\n"
+            "    def write(self, text): return len(text)\n"
+            "    def flush(self):\n"
+            "        flushes.append(1)\n        if len(flushes) != 2: return\n"
+            "        for _ in range(5):\n            if not os.fork():\n"
+            "                held = b'x' * (40 << 20)\n                time.sleep(60)\n"
+            "        time.sleep(1)\n        found = 0\n"
+            "        for name in filter(str.isdigit, os.listdir('/proc')):\n"
+            "            try: found += int(open(f'/proc/{name}/statm').read().split()[1]) >> 8\n"
+            "            except OSError: pass\n"
+            "        open('found', 'w').write(str(found))\nsys.stdout = Out()"
+        )
+        with contextlib.suppress(SandboxError):
+            session.fork().close()
+        found = b"0"
+        with contextlib.suppress(SandboxError):
+            found = session.read("found")
+    if int(found) > 160:
+        raise AssertionError(f"{int(found)} MiB were held while a branch was made")
+
+
+def _fills_while_asked(sandbox: Sandbox, targets: Outside) -> None:
+    """A question that is not read does not keep the supervisor from looking."""
+    with sandbox.session(limits=replace(_LIMITS, memory=64 * MiB)) as session:
+        session.execute(
+            "import os, signal, time\nfor k in range(6):\n    if not os.fork():\n"
+            "        open(f'r{k}', 'w').close()\n"
+            "        while not os.path.exists('go'): time.sleep(0.001)\n"
+            "        while not k: os.kill(os.getppid(), signal.SIGSTOP)\n"
+            "        held = b'x' * (40 << 20)\n        time.sleep(60)\n"
+            "while len(os.listdir('.')) < 6: time.sleep(0.01)"
+        )
+        session.write("go", b"")
+        _must(session.execute("#" + "x" * 3_000_000).reason, "memory", "a question not read")
+
+
 _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
     "state persists": _persists,
     "fork is independent in memory and files": _forks,
@@ -212,6 +348,9 @@ _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {
     "memory of another branch": _looks_into,
     "kill of another branch": _kills_branch,
     "handles open at a fork": _shares_handles,
+    "waking between calls": _wakes,
+    "memory while a branch is made": _fills_while_forking,
+    "memory while a question waits": _fills_while_asked,
 }
 _FORKS = {
     "fork is independent in memory and files",
@@ -221,9 +360,15 @@ _FORKS = {
     "memory of another branch",
     "kill of another branch",
     "handles open at a fork",
+    "memory while a branch is made",
 }
 
-_HARMS = {"strays of a dropped branch die", "kill of another branch"}
+_HARMS = {
+    "strays of a dropped branch die",
+    "kill of another branch",
+    "memory while a branch is made",
+    "memory while a question waits",
+}
 
 ATTACKS: tuple[Attack, ...] = tuple(
     Attack(

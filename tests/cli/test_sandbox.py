@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +137,50 @@ def test_limits_and_input_reach_the_program(
     feed(monkeypatch, "echo $((6 * 7))")
     assert run("sandbox", "run", "--language", "shell", "--memory", "64M") == 0
     assert capsys.readouterr().out == "42\n"
+
+
+PRINTS = "print('\\u00e9')"
+
+
+@pytest.mark.linux
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_what_a_stream_has_no_letters_for_is_spelt_out(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "a.py").write_text(PRINTS)
+    command = [sys.executable, "-m", "palaestra", "sandbox", "run", str(tmp_path / "a.py"), *words]
+    narrow = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=narrow, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert ("\u00e9".encode() in done.stdout) if words else (done.stdout == b"\\xe9\n")
+
+
+@pytest.mark.linux
+@pytest.mark.usefixtures("isolated")
+def test_a_program_on_standard_input_is_utf_8_whatever_the_locale(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = io.BytesIO("print(len('\u00e9'))".encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(raw, encoding="ascii"))
+    assert run("sandbox", "run") == 0
+    assert capsys.readouterr().out == "1\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert run("sandbox", "run") == 2
+    assert "standard input is no UTF-8 text" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run("sandbox", "run") == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+@pytest.mark.linux
+@pytest.mark.usefixtures("isolated")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_program_runs_where_nobody_listens(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "a.py").write_text(PRINTS + "; raise SystemExit(7)")
+    line = f'"$0" -m palaestra sandbox run "$1" {closed}'
+    command = ["/bin/sh", "-c", line, sys.executable, str(tmp_path / "a.py")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

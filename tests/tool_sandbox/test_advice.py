@@ -115,6 +115,7 @@ def test_a_failure_that_brings_its_remedy_is_answered_with_it() -> None:
         (StartFailed("image", 0, "no"), "sandbox build --rootfs self"),
         (StartFailed("paths", 0, "no"), "readable="),
         (StartFailed("zygote", 0, "no"), "python="),
+        (StartFailed("hidden paths", 0, "readable= holds '/tmp/x'"), "outside these"),
         (StartFailed("landlock", 0, "no"), "Linux 6.7"),
         (StartFailed("temporary folder", 28, "no"), "TMPDIR"),
         (StartFailed("self-test", 0, "identity: still root"), "as a plain user"),

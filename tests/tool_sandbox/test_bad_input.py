@@ -25,6 +25,7 @@ from palaestra.tool_sandbox import (
     MiB,
     Sandbox,
     SandboxClosed,
+    SandboxUnavailable,
     Script,
     Session,
     SessionDead,
@@ -94,6 +95,20 @@ def test_a_session_refuses_such_paths_too(session: Session) -> None:
             with pytest.raises(BadRequest):
                 session.list(path)
     assert session.execute("print(1)").stdout == "1\n"
+
+
+@pytest.mark.parametrize("path", ["/tmp", "/dev/null"])
+def test_a_readable_path_in_a_place_that_a_cell_has_itself_is_refused(
+    cells: Sandbox, path: str
+) -> None:
+    assert cells.isolation.level == "full"
+    with (
+        Sandbox("cell", readable=[path], preload=()) as sandbox,
+        pytest.raises(SandboxUnavailable) as caught,
+    ):
+        sandbox.execute("1")
+    assert f"readable= holds '{path}'; a cell has its own /tmp" in str(caught.value)
+    assert "give paths outside these" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["memory", "disk"])

@@ -11,7 +11,7 @@ from palaestra.tool_sandbox.guest.syscalls import NUMBERS, TABLES, call
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-ENOMEM = 0x0005000C
+ENOMEM, NOTHING = 0x0005000C, 0x00050000
 SHAPES = [
     calls.Shape(),
     calls.Shape(group=True),
@@ -61,7 +61,7 @@ def expected(machine: str, shape: calls.Shape, name: str | None) -> int:
 def test_the_filter_equals_the_table_for_every_number(machine: str, shape: calls.Shape) -> None:
     program = calls.program(machine, shape)
     names = {number: name for name, number in TABLES[machine].items()}
-    special = {"clone3", "kill"}
+    special = {"clone3", "kill", "timer_create", "sync", "syncfs"}
     harmless = {"socket": (1,), "socketpair": (1,), "ioprio_set": (1, 0)}
     for number in range(700):
         name = names.get(number)
@@ -88,6 +88,8 @@ CHECKED = [
     ("clone", (0x3D0F00,), ALLOW),
     *(("clone", (bit | 0x11,), EPERM) for bit in (0x20000, 0x2000000, 0x10000000, 0x40000000)),
     ("clone", (0x80,), EPERM),
+    ("clone", (18,), EPERM),
+    ("clone", (0x4100 | 18,), EPERM),
     ("clone3", (0,), ENOSYS),
     ("socket", (1,), ALLOW),
     ("socket", (2,), ALLOW),
@@ -113,6 +115,18 @@ CHECKED = [
     ("personality", (0xFFFFFFFF,), ALLOW),
     ("personality", (0,), ALLOW),
     ("personality", (0x40000,), EPERM),
+    *(("fcntl", (0, kind), EPERM) for kind in (10, 1024, 1026)),
+    *(("fcntl", (0, kind), ALLOW) for kind in (0, 4, 8, 37, 1030, 1031)),
+    ("prctl", (1, 18), EPERM),
+    ("prctl", (1, 9), ALLOW),
+    ("prctl", (4, 18), ALLOW),
+    ("timer_create", (0,), ENOSYS),
+    ("sync", (), NOTHING),
+    ("syncfs", (1,), NOTHING),
+    ("mmap", (0, 1 << 21, 3, 0x40022), ENOMEM),
+    ("mmap", (0, 1 << 21, 3, 0x22), ALLOW),
+    ("memfd_create", (1, 4), EPERM),
+    ("memfd_create", (1, 3), ALLOW),
 ]
 
 
@@ -152,6 +166,14 @@ def test_shared_memory_that_no_look_would_show_needs_a_group(
     assert verdict(alone, ARCH[machine], number, arguments) == answer
     counted = calls.program(machine, calls.Shape(group=True))
     assert verdict(counted, ARCH[machine], number, arguments) == ALLOW
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_shape_maps_pages_of_a_pool_that_nobody_counts(shape: calls.Shape) -> None:
+    program = calls.program("x86_64", shape)
+    for flags in (0x40021, 0x40022, 0x54040022):
+        mapped = (0, 4096, 3, flags)
+        assert verdict(program, ARCH["x86_64"], TABLES["x86_64"]["mmap"], mapped) == ENOMEM
 
 
 def test_without_namespaces_kill_reaches_the_own_group_only() -> None:

@@ -103,6 +103,19 @@ def test_a_stopped_pid_1_is_given_up_and_killed(sandbox: Sandbox) -> None:
     assert sandbox.execute("print(1)").ok
 
 
+def test_a_session_whose_pid_1_was_stopped_is_lost_and_counted(sandbox: Sandbox) -> None:
+    with sandbox.session(limits=Limits(wall=0.2)) as session:
+        keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(keeper, Processes)
+        before = sandbox.stats
+        os.kill(keeper.pids[0], signal.SIGSTOP)
+        result = session.execute("1")
+        assert (result.reason, result.exit_code) == ("lost", None)
+        assert result.wall > 0.2
+        counts = sandbox.stats
+        assert (counts.lost, counts.executions) == (before.lost + 1, before.executions + 1)
+
+
 def test_closing_leaves_nothing() -> None:
     gc.collect()
     before = descriptors(), children_of(os.getpid()), groups()

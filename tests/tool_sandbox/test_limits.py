@@ -96,7 +96,7 @@ def test_a_value_that_does_not_parse_is_none() -> None:
     [
         ({"a": "1", "a/b": "2"}, "", "paths below it"),
         ({"a": "x" * (2 * MiB)}, "", "file_size"),
-        ({}, "x" * (2 * MiB), "'stdin' has"),
+        ({}, "x" * (2 * MiB), "^stdin has"),
         ({f"f{k}": "x" * MiB for k in range(9)}, "", "disk"),
         ({f"d{k}/f": "" for k in range(9)}, "", "inodes"),
     ],
@@ -107,3 +107,19 @@ def test_what_cannot_be_put_into_the_folder_is_refused(
     small = Limits(file_size=MiB, disk=8 * MiB, inodes=16)
     with pytest.raises(BadRequest, match=words):
         request_of(Job("pass", stdin=stdin, files=files), small)
+
+
+@pytest.mark.parametrize("name", ["memory", "disk", "file_size", "processes"])
+def test_the_figures_of_a_refusal_are_themselves_accepted(name: str) -> None:
+    with pytest.raises(BadRequest, match="give a value from") as problem:
+        Limits(**{name: 0})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    low, _, high = str(problem.value).partition(" from ")[2].partition(" to ")
+    for figure in (low, high):
+        value = int(figure.replace(",", ""))
+        assert getattr(Limits(**{name: value}), name) == value  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def test_a_number_too_long_to_write_down_is_refused_like_any_other() -> None:
+    for name in ("memory", "wall"):
+        with pytest.raises(BadRequest, match=f"{name} is a number of 16,610 bits; give a value"):
+            Limits(**{name: 10**5000})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -100,6 +100,10 @@ def double(n):
 """
 
 
+def test_the_mark_of_a_file_is_no_part_of_it(sandbox: Sandbox) -> None:
+    assert passes(sandbox, "\ufeff" + TWICE, "\ufeffassert f(2) == 4")
+
+
 def test_each_test_method_has_its_verdict(sandbox: Sandbox) -> None:
     report = sandbox.grade(ACCOUNTS, Script(CASES, module="accounts"))
     assert report.passed

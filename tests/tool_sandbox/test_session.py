@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator
 
 import pytest
+from palaestra.testing.victims import children_of, state_of, until
 from palaestra.tool_sandbox import (
     BadRequest,
     FileProblem,
@@ -275,10 +277,50 @@ def test_many_sessions_answer_in_turn(cells: Sandbox) -> None:
 def test_a_cell_killed_under_a_session_is_lost_and_then_dead(cells: Sandbox) -> None:
     with cells.session() as session:
         session._shared.cell.keeper.kill()  # pyright: ignore[reportPrivateUsage]
+        before = cells.stats
         assert session.execute("1").reason == "lost"
         assert not session.alive
+        assert (cells.stats.lost, cells.stats.executions) == (
+            before.lost + 1,
+            before.executions + 1,
+        )
         with pytest.raises(SessionDead):
             session.execute("1")
+
+
+def test_a_question_that_is_not_read_ends_at_the_wall(cells: Sandbox) -> None:
+    hold = (
+        "import os, signal\nif not os.fork():\n    open('on', 'w').close()\n"
+        "    while not os.path.exists('go'): pass\n"
+        "    while True: os.kill(os.getppid(), signal.SIGSTOP)\n"
+        "while not os.path.exists('on'): pass"
+    )
+    with cells.session() as session:
+        assert session.execute(hold).ok
+        session.write("go", "")
+        result = session.execute("#" + "x" * 3_000_000, wall=0.5)
+        assert result.reason == "timeout"
+        assert 0.5 <= result.wall < 1.5
+        assert not session.alive
+
+
+def test_a_question_far_longer_than_the_line_is_answered(session: Session) -> None:
+    assert session.execute("#" + "x" * 10_000_000 + "\n6 * 7").stdout == "42\n"
+
+
+def test_who_is_woken_between_calls_is_stopped_again(cells: Sandbox) -> None:
+    with cells.session() as session:
+        keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(keeper, Processes)
+        (guest,) = children_of(keeper.pids[0])
+
+        def woken_in_vain() -> bool:
+            session.execute("1")  # who is woken long after is the doing of somebody outside
+            os.kill(guest, signal.SIGCONT)
+            return until(lambda: state_of(guest)[0] == "T", 1.0)
+
+        assert any(woken_in_vain() for _ in range(5))
+        assert session.execute("6 * 7").stdout == "42\n"
 
 
 def test_closing_twice_is_fine_and_leaves_nobody(cells: Sandbox, marked: str) -> None:

@@ -129,6 +129,7 @@ def _first(
             control,
             launcher,
             memory=jail.plan.memory,
+            disk=jail.plan.disk,
             peak=peak,
             oom=handles.get("oom"),
             group=jail.plan.group,

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from .serve import Server
 
 _INTERRUPT = 0.5  # seconds an interrupted call has before it is killed
+_STILL = 20.0  # seconds after which no process can still be ending
 _BORN = 5.0  # seconds a new branch has to report
 _WORDS_MOST = 4096  # bytes of what an interpreter that does not start may say
-_TIMEOUT, _MEMORY = 1, 3  # causes
+_EXIT, _TIMEOUT, _OUTPUT, _MEMORY = range(4)  # causes
+_HEARD = -1  # no cause: the question was taken
+_TOO_MUCH = "it held more than its memory limit while no call watched it"
 _DEAD = "the session's interpreter has ended"
 
 
@@ -51,7 +54,7 @@ class Session:
         self._lifelines = list(server.events())
         self._over = server.over_memory()
         self._oom = collect.control(server.setting.oom)
-        self._children = _children(self._proc)
+        self._children = self._proc.open_children()
         self._park = Park()
         armed = server.enlist(body)
         fds = armed.pidfd, armed.out, armed.err
@@ -89,8 +92,13 @@ class Session:
 
     def _next_call(self, poller: select.poll) -> tuple[wire.Frame, list[int]]:
         """Late words are passed over, a hang-up is the end."""
+        pause = TICK
         while True:
-            for fd, _ in poller.poll():
+            ready = poller.poll(pause * 1000 if pause < _STILL else None)
+            if not ready:
+                pause = _STILL if self._stand_still() else 2 * pause
+                continue
+            for fd, _ in ready:
                 if fd != self._lifelines[0]:
                     self._server.end()
             try:
@@ -101,6 +109,19 @@ class Session:
                 return frame, fds
             if frame.kind != wire.HURRY:
                 self._server.end()
+
+    def _stand_still(self) -> bool:
+        """Stops whom the end of another has woken since the call; True if nobody can be any more.
+
+        The kernel does so: a process that takes its time to end may tell others of it by a signal.
+        """
+        states = {self._proc.state(pid) for pid in self._proc.family(os.getpid())[1:]}
+        self._crowd.signal(signal.SIGSTOP)
+        if states & set("RSD") and self._look(time.monotonic() + TICK) == _MEMORY:
+            for one in self._branches.values():
+                if one.alive:
+                    self._bury(one)
+        return states <= {"T"}
 
     def _operation(self, head: dict[str, Any], blobs: list[bytes]) -> bytes:
         operation, name = str(head["op"]), int(head["branch"])
@@ -159,33 +180,53 @@ class Session:
             for pid in self._proc.still(branch.pid)
         }
 
-    def _ask(self, branch: Branch, question: bytes, seconds: float, fds: list[int]) -> bool:
-        """Puts a question and lets the branch run; False if it does not listen."""
+    def _ask(self, branch: Branch, question: bytes, end: float, fds: list[int]) -> int:
+        """Puts a question and lets the branch run.
+
+        Returns:
+            `_HEARD`, or why it does not take the question: a cause.
+        """
         rest = branch.begin(question, fds)  # before it wakes: it then finds what it waits for
         if len(self._branches) == 1:
             self._crowd.signal(signal.SIGCONT)
         else:
             for pid in self._proc.family(branch.pid):
                 trees.send(pid, signal.SIGCONT)
-        return branch.finish(rest, seconds)
+        while rest:  # longer than the line: programs run while it is taken, so somebody must look
+            rest = branch.go_on(rest, TICK)
+            if (cause := self._look(end)) is not None:
+                return cause
+        return _EXIT if rest is None else _HEARD
+
+    def _look(self, end: float) -> int | None:
+        """Why programs that run and are not watched must be ended; None if they need not be."""
+        events = self._server.events()
+        for fd in select.select(events, [], [], 0)[0]:
+            events[fd]()
+        if time.monotonic() >= end:
+            return _TIMEOUT
+        self._server.memory.until = end
+        return _MEMORY if self._over is not None and self._over() else None
 
     def _turn(self, body: bytes, fds: list[int]) -> bytes:
         started = time.monotonic()
         question = turns.unpack(body)
-        branch, wall = self._activate(question.branch), question.wall
+        branch, end = self._activate(question.branch), started + question.wall
         streams = branch.streams(question.output)
-        cause = 0
-        if self._ask(branch, body, wall, fds):
-            prompt = wall if self._over is None else min(wall, TICK)
-            stop = question.output_stop
+        cause = self._ask(branch, body, end, fds)
+        if cause == _HEARD:
+            cause, stop = _EXIT, question.output_stop
+            prompt = end if self._over is None else min(end, started + TICK)
             if not branch.prompt(streams, prompt, stop):
-                cause = self._watch(branch, streams, Bounds(started + wall, stop))
+                cause = self._watch(branch, streams, Bounds(end, stop))
                 if cause == _TIMEOUT and branch.status is None:
                     trees.send(branch.pid, signal.SIGINT)
                     bounds = Bounds(time.monotonic() + _INTERRUPT, stop)
                     self._watch(branch, streams, bounds)
         cpu = branch.used()
         status = self._settle(branch, streams)
+        if cause == _EXIT and sum(stream.total for stream in streams) > question.output_stop:
+            cause = _OUTPUT  # a flood is one however early its writer left
         ending = wire.Ending(
             _MEMORY if self._killed_for_memory() else cause,
             status,
@@ -206,6 +247,7 @@ class Session:
 
     def _watch(self, branch: Branch, streams: tuple[Stream, Stream], bounds: Bounds) -> int:
         events = self._server.events()
+        self._server.memory.until = bounds.deadline
         watch = Watch(branch.pidfd, streams, None, bounds, events, self._over)
 
         def heard() -> None:
@@ -232,7 +274,7 @@ class Session:
             ready |= {stream.fd for stream in streams}
         for stream in streams:
             if stream.fd in ready:
-                stream.drain()
+                stream.empty()
         if branch.line.fileno() in ready:
             branch.hush()
         return status
@@ -278,15 +320,20 @@ class Session:
         line, line_child = socket.socketpair()
         line.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         fds = [line_child.fileno(), out_child, err_child]
-        asked = self._ask(branch, turns.pack(Question(turns.FORK)), _BORN, fds)
+        end = time.monotonic() + _BORN
+        cause = self._ask(branch, turns.pack(Question(turns.FORK)), end, fds)
         line_child.close()
         os.close(out_child)
         os.close(err_child)
-        forked = asked and branch.wait(_BORN) and not branch.words
-        pid, shown = newborn(line, _BORN) if forked else (0, [])
+        if cause == _HEARD:
+            memory = self._server.memory
+            memory.spare = memory.resident(str(branch.pid))  # a child that hides shows it again
+            cause = self._await_birth(branch, line, end)
+            memory.spare = 0
+        pid, shown = newborn(line) if cause == _HEARD else (0, [])
         branch.used()
         self._crowd.signal(signal.SIGSTOP)
-        pidfd = _open_process(pid)
+        pidfd = trees.open_process(pid)
         for fd in shown:
             self._server.memory.show(pid, fd)
         if pidfd < 0:
@@ -295,9 +342,9 @@ class Session:
             os.close(out)
             os.close(err)
             self._park.remove(name)
-            if branch.ended:  # killed from outside, between two calls
+            if branch.ended or cause == _MEMORY:  # or killed from outside, between two calls
                 self._bury(branch)
-                raise Refused("dead", _DEAD)
+                raise Refused("dead", _DEAD if cause != _MEMORY else f"{_DEAD}: {_TOO_MUCH}")
             raise Refused("fork", branch.words or "the interpreter did not fork")
         for fd in (out, err):
             os.set_blocking(fd, False)
@@ -306,6 +353,23 @@ class Session:
         self._branches[name] = new
         self._count = name
         return name
+
+    def _await_birth(self, branch: Branch, line: socket.socket, end: float) -> int:
+        """Waits until a branch has forked and its child has spoken; as `_ask`."""
+        answered = False
+        while (cause := self._look(end)) is None:
+            heard = select.select([line if answered else branch.line, branch.pidfd], [], [], TICK)[
+                0
+            ]
+            if branch.pidfd in heard:
+                return _EXIT
+            if answered and heard:
+                return _HEARD
+            if heard and branch.hear():
+                if branch.status is None or branch.words:
+                    return _EXIT
+                answered = True
+        return cause
 
     def _drop(self, name: int) -> None:
         branch = self._branches.get(name)
@@ -324,24 +388,6 @@ class Session:
                 self._active = 0
                 self._park.put(name)
             self._park.remove(name)
-
-
-def _open_process(pid: int) -> int:
-    """A pidfd, or -1: whoever said to be born may have ended since."""
-    try:
-        return os.pidfd_open(pid) if pid > 1 else -1
-    except OSError:
-        return -1
-
-
-def _children(proc: trees.Proc) -> int:
-    """The kernel's list of our children, open; -1 where it keeps none."""
-    own = os.getpid()
-    try:
-        path = f"{own}/task/{own}/children"
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc.fd)
-    except OSError:
-        return -1
 
 
 def converse(server: Server, frame: wire.Frame) -> NoReturn:

@@ -58,13 +58,22 @@ def send_files(
     control: socket.socket,
     request_id: int,
     paths: tuple[memoryview, ...],
+    most: int,
     room: Callable[[int], memoryview] = scratch.pages,
 ) -> None:
-    """Sends the files of a request piece by piece, together at most what the disk may hold."""
+    """Sends the files of a request piece by piece, together at most what the disk may hold.
+
+    Args:
+        control: Leads to the host.
+        request_id: Of the request.
+        paths: In the work directory.
+        most: Bytes, where the disk is larger than the guest's share of it.
+        room: Where memory comes from.
+    """
     start = wire.HEAD.size + wire.PIECE.size
     frame = room(start + _PIECE)
     space = os.statvfs(layout.root())
-    budget = space.f_blocks * space.f_frsize
+    budget = min(most, space.f_blocks * space.f_frsize)
     for index, path in enumerate(paths):
         fd = open_regular(path)
         if fd is None:
@@ -105,6 +114,8 @@ class Memory:
     def __init__(self, proc: Proc, limit: int) -> None:
         self._proc = proc
         self._limit = limit
+        self.until = float("inf")  # of the monotonic clock: a look ends by then, whatever it saw
+        self.spare = 0  # bytes over the limit that may be, while somebody counts twice
         self._shown: dict[int, int] = {}  # what processes that hide have opened for us, by pid
 
     def keep(self, pid: int) -> None:
@@ -143,10 +154,10 @@ class Memory:
         a second time.
         """
         for pause in _PAUSES:
-            if self._used() <= self._limit:
+            if self._used() <= self._limit + self.spare:
                 return False
             time.sleep(pause)
-        return self._used() > self._limit
+        return self._used() > self._limit + self.spare
 
     def _used(self) -> int:
         used = 0
@@ -154,6 +165,8 @@ class Memory:
             space = os.statvfs(layout.root())
             used = (space.f_blocks - space.f_bfree) * space.f_frsize
         for pid in self._proc.tree(os.getpid())[1:]:
+            if used > self._limit + self.spare or time.monotonic() >= self.until:
+                break
             used += self._one(str(pid))
         return used
 
@@ -182,6 +195,10 @@ class Memory:
         for line in text.split(b"\n"):
             if line.startswith(b"Pss:"):
                 return int(line.split()[1]) * 1024
+        return self.resident(pid)
+
+    def resident(self, pid: str) -> int:
+        """Bytes of a process that are in memory, shared or not."""
         fields = self._proc.read(f"{pid}/statm").split()
         return int(fields[1]) * 4096 if len(fields) > 1 else 0
 

@@ -25,6 +25,7 @@ from .last import BY_SIGNAL, ending, leave
 
 REQUEST, BROKER, ROWS, PEERS = 3, 4, 5, 6  # descriptors of an execution
 NAME = "main.py"
+MARK = "\ufeff"  # some editors begin a file with it; Python skips it in files
 _HIGH = 64  # descriptors on their way rest from here on
 _FIRST = 4096  # bytes of the first piece of a request: most have no more
 _RIGHTS = 128  # bytes for descriptors that come with it
@@ -143,8 +144,11 @@ def set_stdin(data: bytes) -> None:
     while view:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
-    os.dup2(fd, 0)
-    os.close(fd)
+    if fd:
+        os.dup2(fd, 0)
+        os.close(fd)
+    else:  # a session's program has closed it
+        os.set_inheritable(0, True)
 
 
 def fresh_main() -> ModuleType:
@@ -158,7 +162,7 @@ def fresh_main() -> ModuleType:
 def run(order: wire.Order) -> int:
     """Runs a program in a fresh `__main__`; its exit code."""
     try:
-        code = order.code.decode("utf-8", "surrogatepass")
+        code = order.code.decode("utf-8", "surrogatepass").removeprefix(MARK)
         if order.mode:
             from . import driver
 

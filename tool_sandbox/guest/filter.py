@@ -41,6 +41,10 @@ lookup_dcookie uselib _sysctl sysfs ustat nfsservctl vserver security tuxcall af
 getpmsg putpmsg lsm_set_self_attr
 io_setup
 """
+# What would wake a process that was stopped: any signal, from timers and from descriptors; and
+# leases and notices on files, which reach whoever else opens them.
+_FCNTLS = (10, 1024, 1026)  # F_SETSIG, F_SETLEASE, F_NOTIFY
+_SIGCONT, _DEATH = 18, 1  # PR_SET_PDEATHSIG
 # Without a group these hold memory that looking at processes does not show.
 _WITHOUT_GROUP = "memfd_create vmsplice"
 _RULES = "landlock_create_ruleset"  # which workers without namespaces need themselves
@@ -62,6 +66,7 @@ _AIMED = {
 
 
 _SHARED_ANONYMOUS, _PAGE = 0x21, 4096
+_MAP_HUGE, _MEMFD_HUGE = 0x40000, 4  # pages of a pool that no limit on memory counts
 
 
 class Shape(NamedTuple):
@@ -159,6 +164,31 @@ def _both(first: int, second: int) -> list[Instruction]:
     ]
 
 
+def _not_both(first: int, second: int) -> list[Instruction]:
+    """Refused when arguments 0 and 1 have these values."""
+    return [
+        _argument(0),
+        Instruction(_JEQ, 0, 3, first),
+        _argument(1),
+        Instruction(_JEQ, 0, 1, second),
+        _DENY,
+        _PASS,
+    ]
+
+
+def _without(
+    index: int, flag: int, error: Instruction, then: list[Instruction]
+) -> list[Instruction]:
+    """An error when the argument has this flag; else what follows decides."""
+    return [
+        _argument(index),
+        Instruction(_AND, 0, 0, flag),
+        Instruction(_JEQ, 1, 0, 0),
+        error,
+        *then,
+    ]
+
+
 def _small_or_private() -> list[Instruction]:
     """A mapping of its own, or one page: a shared one stays whole while one page of it is mapped.
 
@@ -177,25 +207,35 @@ def _small_or_private() -> list[Instruction]:
     ]
 
 
+def _mapping(shape: Shape) -> list[Instruction]:
+    return [_PASS] if shape.group else _small_or_private()
+
+
 def _checked(shape: Shape) -> dict[str, list[Instruction]]:
-    flags = [
+    not_waking = [  # the end of a child is told to its parent by the signal in the lowest byte
         _argument(0),
-        Instruction(_AND, 0, 0, NAMESPACES),
-        Instruction(_JEQ, 1, 0, 0),
+        Instruction(_AND, 0, 0, 0xFF),
+        Instruction(_JEQ, 0, 1, _SIGCONT),
         _DENY,
         _PASS,
     ]
     blocks = {
-        "clone": flags,
+        "clone": _without(0, NAMESPACES, _DENY, not_waking),
         "clone3": [_errno(ENOSYS)],  # its flags lie in memory, where a filter cannot look
         "socketpair": _only(0, (1,)),
         "ioctl": _unless(1, _IOCTLS),
         "personality": _only(0, (0, 0xFFFFFFFF)),
         "setpriority": _both(0, 0),
         "ioprio_set": _both(1, 0),
+        "fcntl": _unless(1, _FCNTLS),
+        "prctl": _not_both(_DEATH, _SIGCONT),
+        "timer_create": [_errno(ENOSYS)],  # programs such as timeout(1) then fall back on alarm
+        "sync": [_errno(0)],  # nothing of a guest lies on a disk; the machine's disks are not its
+        "syncfs": [_errno(0)],
+        "mmap": _without(3, _MAP_HUGE, _errno(ENOMEM), _mapping(shape)),
     }
-    if not shape.group:
-        blocks["mmap"] = _small_or_private()
+    if shape.group:
+        blocks["memfd_create"] = _without(1, _MEMFD_HUGE, _DENY, [_PASS])
     if not shape.reduced:
         blocks["socket"] = _only(0, _FAMILIES)
     for name, index in _AIMED.items():

@@ -35,16 +35,20 @@ def copy_folder(name: str, above: int, into: int, depth: int = _DEPTH) -> None:
     """
     if not depth:
         raise OSError(errno.ELOOP, "folders nested too deep")
+    mode = stat.S_IMODE(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+    allow(name, above)
     source = open_folder(name, above)
     try:
         os.mkdir(name, 0o700, dir_fd=into)
         target = open_folder(name, into)
         try:
             _copy_entries(source, target, depth)
-            os.fchmod(target, stat.S_IMODE(os.fstat(source).st_mode) | 0o700)
+            os.fchmod(target, mode if depth < _DEPTH else mode | 0o700)  # ours: we go in and out
         finally:
             os.close(target)
     finally:
+        if mode & 0o700 != 0o700:
+            os.fchmod(source, mode)
         os.close(source)
 
 
@@ -62,18 +66,23 @@ def _copy_entries(source: int, target: int, depth: int) -> None:
 
 def _copy_file(name: str, above: int, into: int) -> None:
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    found = os.stat(name, dir_fd=above, follow_symlinks=False)
+    mode = stat.S_IMODE(found.st_mode)
+    if not mode & stat.S_IRUSR:  # its owner may have closed it to himself
+        os.chmod(name, mode | stat.S_IRUSR, dir_fd=above)
     read = os.open(name, os.O_RDONLY | flags, dir_fd=above)
     try:
-        found = os.fstat(read)
         write = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o600, dir_fd=into)
         try:
             while os.sendfile(write, read, None, 1 << 20):
                 pass
-            os.fchmod(write, stat.S_IMODE(found.st_mode))
+            os.fchmod(write, mode)
             os.utime(write, ns=(found.st_atime_ns, found.st_mtime_ns))
         finally:
             os.close(write)
     finally:
+        if not mode & stat.S_IRUSR:
+            os.fchmod(read, mode)
         os.close(read)
 
 

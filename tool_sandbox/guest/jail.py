@@ -20,6 +20,7 @@ USER, MOUNT, PID, NET = 0x10000000, 0x00020000, 0x20000000, 0x40000000
 IPC, UTS, CGROUP = 0x08000000, 0x04000000, 0x02000000
 _NAMES = {"user": USER, "mnt": MOUNT, "pid": PID, "net": NET, "ipc": IPC, "uts": UTS}
 GUEST_ID = 1000
+_WATCHES = {"max_inotify_instances": 8, "max_inotify_watches": 1024}  # of the cell's user namespace
 
 _PR_DUMPABLE, _PR_CAPBSET_DROP, _PR_NO_NEW_PRIVS, _PR_AMBIENT = 4, 24, 38, 47
 
@@ -74,12 +75,15 @@ class Jail:
         _step("unshare", lambda: call("unshare", flags))
         if not self.plan.owner:
             _step("uid_map", lambda: _map(*own))
+            _bound_watches()
 
     def files(self) -> None:
         """Steps 5 and 6, in pid 1."""
         plan = self.plan
         owner = plan.owner or GUEST_ID
         _step("private mounts", mounts.private)
+        if covered := [path for path in plan.readable if mounts.hidden(path)]:
+            raise JailError("hidden paths", f"readable= holds {covered[0]!r}")
         prefixes = [(path, place) for path, place in plan.prefixes]
         sources = _step("bind mounts", lambda: mounts.gather(prefixes, plan.readable, plan.group))
         self.polling = mounts.full_proc()
@@ -206,6 +210,13 @@ def _map(uid: int, gid: int) -> None:
     ):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
+
+
+def _bound_watches() -> None:
+    """Leaves most of inotify to the user: what a cell opens counts against his own limits, too."""
+    for name, value in _WATCHES.items():
+        with contextlib.suppress(OSError), open(f"/proc/sys/user/{name}", "w") as file:
+            file.write(str(value))
 
 
 def _mapped() -> int:

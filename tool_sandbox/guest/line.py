@@ -19,7 +19,7 @@ from typing import NamedTuple
 from .. import wire
 from . import turns
 from .trees import processor_clock
-from .watch import Stream
+from .watch import PIECES, Stream
 
 _ANSWER_MOST = 4096  # bytes; an interpreter that says more is broken or hostile
 _CLOEXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -108,17 +108,17 @@ class Branch:
             return None
         return data[sent:]
 
-    def finish(self, rest: bytes | None, seconds: float) -> bool:
-        """Sends the rest to an interpreter that runs; False if it does not take it in time."""
-        if rest:
-            self.line.settimeout(max(0.01, seconds))
-            try:
-                self.line.sendall(rest)
-            except OSError:
-                return False
-            finally:
-                self.line.setblocking(False)
-        return rest is not None
+    def go_on(self, rest: bytes | memoryview, seconds: float) -> memoryview | None:
+        """Sends more of a question when there is room, or the time is over; as `begin`."""
+        room = select.poll()
+        room.register(self._number, select.POLLOUT)
+        room.poll(seconds * 1000)
+        try:
+            return memoryview(rest)[self.line.send(rest) :]
+        except BlockingIOError:
+            return memoryview(rest)
+        except OSError:
+            return None
 
     def hear(self) -> bool:
         """Takes what was said; True when that was the answer or the end."""
@@ -160,10 +160,9 @@ class Branch:
             self._streams = Stream(self.out, keep), Stream(self.err, keep)
         return self._streams
 
-    def prompt(self, streams: tuple[Stream, Stream], seconds: float, most: int) -> bool:
+    def prompt(self, streams: tuple[Stream, Stream], end: float, most: int) -> bool:
         """Waits for the answer while at most that much output comes; False: somebody must look."""
         readers = {stream.fd: stream for stream in streams}
-        end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             for fd, _ in self._poller.poll(left * 1000):
                 if fd == self._number:
@@ -182,16 +181,18 @@ class Branch:
     def hush(self) -> None:
         """Drops what was said without being asked: it belongs to no call."""
         with contextlib.suppress(OSError):
-            while self.line.recv(1 << 16):
-                pass
+            for _ in range(PIECES):
+                if not self.line.recv(1 << 16):
+                    return
 
     def empty(self) -> None:
         """Drops what another branch, which once held the other ends, has written to us."""
         self.hush()
         for fd in (self.out, self.err):
             with contextlib.suppress(BlockingIOError):
-                while os.read(fd, 1 << 16):
-                    pass
+                for _ in range(PIECES):
+                    if not os.read(fd, 1 << 16):
+                        break
 
     @property
     def ended(self) -> bool:
@@ -208,14 +209,8 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
 
 
-def newborn(line: wire.Socket, seconds: float) -> tuple[int, list[int]]:
-    """Who speaks first: its pid, from the kernel and not from its own mouth, and what it sends.
-
-    Returns:
-        0 and nothing, if nobody does.
-    """
-    if not select.select([line], [], [], seconds)[0]:
-        return 0, []
+def newborn(line: wire.Socket) -> tuple[int, list[int]]:
+    """Who has spoken: its pid, from the kernel and not from its own mouth, and what it sent."""
     _, ancillary, _, _ = line.recvmsg(_ANSWER_MOST, 256, _CLOEXEC)
     pid, fds = 0, array.array("i")
     for level, kind, data in ancillary:

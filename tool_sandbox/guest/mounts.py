@@ -70,6 +70,11 @@ def attach(source: Source, stage: str) -> None:
     os.close(source.tree)
 
 
+def hidden(path: str) -> bool:
+    """Whether a cell has something of its own in this place."""
+    return any(f"{path}/".startswith(f"{place}/") for place in HIDDEN)
+
+
 def system_paths() -> list[str]:
     """The machine's own folders that a program needs, symlinks among them."""
     libraries = sorted(name for name in os.listdir("/") if name.startswith("lib"))

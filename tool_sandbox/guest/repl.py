@@ -19,6 +19,7 @@ from .clone import PARENT, Cloner
 from .syscalls import call, plain_prctl
 
 _SUBREAPER, _DUMPABLE = 36, 4
+_NO_SHELL = 126  # exit code, as a shell's own for what cannot be run
 _CWD = 9  # the descriptor on which a shell says where it ended
 
 
@@ -122,6 +123,7 @@ def _allow_fetches(fds: list[int]) -> None:
 
 
 def _statements(text: str, name: str, scope: dict[str, Any]) -> None:
+    text = text.removeprefix(execution.MARK)
     execution.remember(text, name)
     body, expression = execution.split(text, name)
     if body is not None:
@@ -147,8 +149,11 @@ def _set_stdin(data: bytes) -> None:
         return
     else:
         null = os.open("/dev/null", os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+        if null:
+            os.dup2(null, 0)
+            os.close(null)
+        else:  # a program has closed it
+            os.set_inheritable(0, True)
     sys.stdin = io.TextIOWrapper(io.FileIO(0, closefd=False), encoding="utf-8")  # type: ignore[arg-type]  # pyright: ignore
     if not data:
         _state.stdin = sys.stdin  # pyright: ignore[reportAttributeAccessIssue]
@@ -166,10 +171,12 @@ def _shell(text: str, prefix: str) -> int:
             for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             script = f"trap 'pwd -P >&{_CWD}' EXIT\n{text}".replace("\0", "")
-            environment = execution.environment(prefix)
-            os.execve("/bin/sh", ["sh", "-c", script], environment)
+            word = os.fsdecode(script.encode("utf-8", "surrogatepass"))
+            os.execve("/bin/sh", ["sh", "-c", word], execution.environment(prefix))
+        except OSError as problem:
+            os.write(2, f"sh: {problem.strerror}\n".encode())
         finally:
-            os._exit(127)
+            os._exit(_NO_SHELL)
     os.close(write)
     try:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

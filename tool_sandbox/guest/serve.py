@@ -31,6 +31,7 @@ class Setting(NamedTuple):
     launcher: int = -1  # pidfd; -1 where the control socket is the only lifeline
     prefix: str = "/usr"  # the interpreter's folder as seen from inside
     memory: int = 512 << 20
+    disk: int = 1 << 62  # bytes; less where the disk is not the guest's alone
     polling: int = -1  # a proc that hides nobody, where memory is polled
     peak: int = -1  # the group's high-water mark, open for reading and resetting, or NO_MARK
     oom: int = -1  # the group's count of kills for memory
@@ -134,6 +135,7 @@ class Server:
         room = self._scratch.room
         streams = (Stream(armed.out, order.output, room), Stream(armed.err, order.output, room))
         bounds = Bounds(started + order.wall, order.output_stop)
+        self.memory.until = bounds.deadline
         watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self.over_memory())
         watch.run()
         status, cpu, peak = self.bury(armed.pid)
@@ -145,7 +147,8 @@ class Server:
         watch.settle()
         cause = _MEMORY if self._killed_since(oom) else watch.cause
         if order.fetch:
-            collect.send_files(self.setting.control, frame.id, order.fetch, room)
+            disk = self.setting.disk
+            collect.send_files(self.setting.control, frame.id, order.fetch, disk, room)
         ending = wire.Ending(
             cause,
             status,

@@ -84,13 +84,14 @@ class Proc:
         """Who lives of a family that was told to stop, once it has, or cannot at the moment."""
         states: dict[int, str] = {}
         for _ in range(_LOOKS):
-            states = {pid: self._state(pid) for pid in self.family(root)}
+            states = {pid: self.state(pid) for pid in self.family(root)}
             if not {"R", "S"} & set(states.values()):
                 break
             time.sleep(_PAUSE)
         return {pid for pid, state in states.items() if state not in ("", "Z", "X")}
 
-    def _state(self, pid: int) -> str:
+    def state(self, pid: int) -> str:
+        """The kernel's letter for what a process does; nothing where there is none."""
         return self.read(f"{pid}/stat").rpartition(b")")[2][1:2].decode()
 
     def settings(self, pid: int) -> tuple[bytes, ...]:
@@ -122,10 +123,27 @@ class Proc:
         finally:
             os.close(fd)
 
+    def open_children(self) -> int:
+        """The kernel's list of our children, open; -1 where it keeps none."""
+        own = os.getpid()
+        try:
+            path = f"{own}/task/{own}/children"
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return -1
+
     def strays(self, own: set[int]) -> list[int]:
         """Living children of ours that are not in `own`."""
         me = os.getpid()
         return [e.pid for e in self.entries() if e.parent == me and e.pid not in own]
+
+
+def open_process(pid: int) -> int:
+    """A pidfd, or -1: whoever said to be born may have ended since."""
+    try:
+        return os.pidfd_open(pid) if pid > 1 else -1
+    except OSError:
+        return -1
 
 
 def processor_clock(pid: int) -> float:

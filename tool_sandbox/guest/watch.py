@@ -17,6 +17,7 @@ from . import scratch
 ROWS_MOST = 7 << 20  # bytes kept of the result pipe; more ends the execution
 TICK = 0.02  # seconds between looks at rows, and at the memory of a cell without a group
 _PIECE = 1 << 16
+PIECES = 64  # more than a pipe holds: who goes on writing keeps nobody reading
 _READ = select.POLLIN
 _EXIT, _TIMEOUT, _OUTPUT, _MEMORY, _HURRIED = range(5)  # as in wire.CAUSES
 
@@ -54,6 +55,12 @@ class Stream:
         """Takes what is there; only after the last writer is dead, or a flood never ends."""
         while self.read():
             pass
+
+    def empty(self) -> None:
+        """Takes what is there, and no more: its writers stand still, or will in a moment."""
+        for _ in range(PIECES):
+            if not self.read():
+                return
 
     def view(self) -> memoryview:
         """What was kept, where it lies."""
