@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,3 +242,22 @@ def test_a_flood_is_one_however_early_its_writer_left(cells: Sandbox) -> None:
     with cells.session(limits=limits) as session:
         assert session.execute("print('x' * 1000)").reason == "output"
         assert session.execute("print('x' * 10)").reason == "ok"
+
+
+TRACES = {
+    "no newline at the end": "def f():\n    return 1 / 0\nf()",
+    "an end of line that is none to Python": "a = '\u2028'\nb = '\x0c'\n1 / 0\n",
+    "ends of lines of another system": "a = 1\r\nb = 2\r\n1 / 0\r\n",
+    "an error of the compiler": "x = 1\nreturn 2\n",
+    "an error of the parser": "x = (\n",
+}
+
+
+@pytest.mark.parametrize("code", TRACES.values(), ids=TRACES)
+def test_tracebacks_are_those_of_a_bare_interpreter(
+    cells: Sandbox, tmp_path: Path, code: str
+) -> None:
+    file = tmp_path / "main.py"
+    file.write_bytes(code.encode())
+    bare = subprocess.run([sys.executable, "-I", str(file)], capture_output=True, text=True)
+    assert cells.execute(code).stderr == bare.stderr.replace(str(file), "main.py")

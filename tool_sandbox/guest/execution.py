@@ -180,9 +180,10 @@ def run(order: wire.Order) -> int:
 
 def remember(code: str, name: str) -> None:
     """Lets tracebacks and `inspect` find the text of a program that is no file."""
-    lines = io.StringIO(code, newline=None).readlines()  # `splitlines` knows more ends than Python
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"  # as `linecache` does: `traceback` places its marks by it
+    if "\r" in code:
+        code = code.replace("\r\n", "\n").replace("\r", "\n")
+    # `splitlines` knows more ends than Python; and `traceback` places its marks by a last one.
+    lines = [f"{line}\n" for line in code.removesuffix("\n").split("\n")]
     linecache.cache[name] = (len(code), None, lines, name)
 
 
