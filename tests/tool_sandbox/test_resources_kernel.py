@@ -34,7 +34,7 @@ echo "+memory +pids" > cgroup.subtree_control
 mkdir app; echo "+memory +pids" > app/cgroup.subtree_control
 mkdir app/trainer; echo $$ > app/trainer/cgroup.procs
 cp {folder}/look.py /dev/shm; cp {folder}/main.py /dev/shm
-mount -t tmpfs -o mode=1777 tmp /tmp
+export TMPDIR=/dev/shm  # /tmp may hold this checkout
 cd /dev/shm
 PYTHONDONTWRITEBYTECODE=1 {python} main.py
 poweroff -f
