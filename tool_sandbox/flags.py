@@ -8,6 +8,7 @@ from typing import Any
 
 from . import image
 from .embedded import ENVIRONMENT
+from .guest import layout
 from .limits import Limits, MiB
 
 _OWN = 96 * MiB  # for the interpreter while it starts; then the limit is tightened
@@ -40,8 +41,8 @@ def hardening(
         "ipc_mode": "private",
         "shm_size": MiB,
         "tmpfs": {
-            "/mnt": f"rw,exec,nosuid,nodev,size={limits.disk},nr_inodes={limits.inodes + 4},"
-            f"mode=700,uid={user},gid={user}"
+            "/mnt": f"rw,exec,nosuid,nodev,size={limits.disk},"
+            f"nr_inodes={limits.inodes + layout.FOLDERS},mode=700,uid={user},gid={user}"
         },
         "ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
         "log_config": {"Type": "none", "Config": {}},

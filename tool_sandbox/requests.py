@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any
 
 from . import wire
 from .cell import Request
@@ -258,3 +261,30 @@ def _check_readable(path: str | os.PathLike[str]) -> str:
     if not exists:
         raise BadRequest(f"readable holds {path!r}; give paths that exist")
     return found
+
+
+def check_many(name: str, items: Any, what: str, kind: type | UnionType) -> None:
+    """Refuses what does not hold many of something; a text would be taken letter by letter.
+
+    Raises:
+        BadRequest: It does not.
+    """
+    given = _kind(items)
+    if issubclass(given, str | bytes | Mapping) or not issubclass(given, kind):
+        raise BadRequest(f"{name} is {given.__name__}; give a sequence of {what}")
+
+
+def _kind(value: object) -> type:
+    return type(value)
+
+
+def check_pair(item: Any) -> tuple[Any, Any]:
+    """A candidate and its tests.
+
+    Raises:
+        BadRequest: It is no pair.
+    """
+    given = _kind(item)
+    if issubclass(given, str | bytes) or not issubclass(given, Sequence) or len(item) != 2:
+        raise BadRequest(f"pairs holds {reprlib.repr(item)}; give pairs (candidate, tests)")
+    return item[0], item[1]

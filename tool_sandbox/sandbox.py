@@ -31,7 +31,9 @@ from .requests import (
     BRANCHES,
     check_files,
     check_limits,
+    check_many,
     check_options,
+    check_pair,
     check_room,
     check_size,
     request_of,
@@ -39,7 +41,7 @@ from .requests import (
 from .resources import usable_cores
 from .revocable import Revocable
 from .session import Session
-from .spread import aspread, check_many, check_pair, spread
+from .spread import aspread, spread
 from .stats import Stats
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from . import wire
 from .cell import Cell
 from .errors import BadRequest, FileProblem, MissingFile, SandboxError, SessionDead
 from .guest import turns
-from .limits import FileInfo, Kind, Limits, MiB, Reason, Result
+from .limits import FileInfo, Kind, Limits, MiB, Reason, Result, show
 from .network import Broker
 from .outcome import judge
 from .requests import check_code, check_path, encode, encode_input
@@ -170,7 +170,7 @@ class Session:
     def _run(self, operation: int, text: str, stdin: str | bytes, wall: float | None) -> Result:
         limits = self._shared.limits
         seconds = limits.wall if wall is None else Limits(wall=wall).wall
-        blobs = encode(check_code(text, "code")), encode_input(stdin)
+        blobs = encode(check_code(text, "code")), encode_input(stdin, "stdin")
         size = len(blobs[0]) + len(blobs[1])
         if size > _WRITE_MOST:
             raise BadRequest(f"the call has over {_WRITE_MOST} bytes; put them into files")
@@ -259,8 +259,10 @@ class Session:
             BadRequest: The path leaves the work directory.
             SessionDead: The interpreter has ended.
         """
-        if not isinstance(cast("object", limit), int) or not 0 < limit <= _WRITE_MOST:
-            raise BadRequest(f"limit is {limit!r}; give 1 to {_WRITE_MOST} bytes")
+        if type(cast("object", limit)) is not int:
+            raise BadRequest(f"limit is {limit!r}; give a whole number of bytes")
+        if not 0 < limit <= _WRITE_MOST:
+            raise BadRequest(f"limit is {show(limit)}; give 1 to {_WRITE_MOST} bytes")
         _, parts = self._file({"op": "read", "path": check_path(path), "limit": limit})
         return parts[0][:limit] if parts else b""
 
@@ -272,7 +274,7 @@ class Session:
             BadRequest: The path leaves the work directory, or the data is too long.
             SessionDead: The interpreter has ended.
         """
-        content = encode_input(data)
+        content = encode_input(data, "data")
         if len(content) > _WRITE_MOST:
             raise BadRequest(f"the file has {len(content)} bytes; at most {_WRITE_MOST} at once")
         self._file({"op": "write", "path": check_path(path)}, content)

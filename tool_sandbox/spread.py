@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import reprlib
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -13,44 +12,12 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    Mapping,
-    Sequence,
 )
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from types import UnionType
-from typing import Any, TypeVar
-
-from .errors import BadRequest
+from typing import TypeVar
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-
-def check_many(name: str, items: Any, what: str, kind: type | UnionType) -> None:
-    """Refuses what does not hold many of something; a text would be taken letter by letter.
-
-    Raises:
-        BadRequest: It does not.
-    """
-    given = _kind(items)
-    if issubclass(given, str | bytes | Mapping) or not issubclass(given, kind):
-        raise BadRequest(f"{name} is {given.__name__}; give a sequence of {what}")
-
-
-def _kind(value: object) -> type:
-    return type(value)
-
-
-def check_pair(item: Any) -> tuple[Any, Any]:
-    """A candidate and its tests.
-
-    Raises:
-        BadRequest: It is no pair.
-    """
-    given = _kind(item)
-    if issubclass(given, str | bytes) or not issubclass(given, Sequence) or len(item) != 2:
-        raise BadRequest(f"pairs holds {reprlib.repr(item)}; give pairs (candidate, tests)")
-    return item[0], item[1]
 
 
 def spread(

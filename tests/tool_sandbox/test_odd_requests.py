@@ -261,3 +261,13 @@ def test_tracebacks_are_those_of_a_bare_interpreter(
     file.write_bytes(code.encode())
     bare = subprocess.run([sys.executable, "-I", str(file)], capture_output=True, text=True)
     assert cells.execute(code).stderr == bare.stderr.replace(str(file), "main.py")
+
+
+def test_odd_words_about_files_are_refused(cells: Sandbox) -> None:
+    with cells.session() as session:
+        session.write("a", b"1")
+        for limit in (True, 10**5000, 0, 1.5):
+            with pytest.raises(BadRequest, match="limit is"):
+                session.read("a", limit=limit)  # type: ignore[arg-type]  # pyright: ignore
+        with pytest.raises(BadRequest, match="got NoneType as data"):
+            session.write("a", None)  # type: ignore[arg-type]  # pyright: ignore

@@ -152,27 +152,15 @@ def _only(index: int, values: tuple[int, ...]) -> list[Instruction]:
     return [_argument(index), *tests, _DENY, _PASS]
 
 
-def _both(first: int, second: int) -> list[Instruction]:
-    """Allowed only when arguments 0 and 1 have these values."""
-    return [
-        _argument(0),
-        Instruction(_JEQ, 0, 2, first),
-        _argument(1),
-        Instruction(_JEQ, 1, 0, second),
-        _DENY,
-        _PASS,
-    ]
-
-
-def _not_both(first: int, second: int) -> list[Instruction]:
-    """Refused when arguments 0 and 1 have these values."""
+def _both(first: int, second: int, then: Instruction, otherwise: Instruction) -> list[Instruction]:
+    """One answer when arguments 0 and 1 have these values, another when not."""
     return [
         _argument(0),
         Instruction(_JEQ, 0, 3, first),
         _argument(1),
         Instruction(_JEQ, 0, 1, second),
-        _DENY,
-        _PASS,
+        then,
+        otherwise,
     ]
 
 
@@ -225,10 +213,10 @@ def _checked(shape: Shape) -> dict[str, list[Instruction]]:
         "socketpair": _only(0, (1,)),
         "ioctl": _unless(1, _IOCTLS),
         "personality": _only(0, (0, 0xFFFFFFFF)),
-        "setpriority": _both(0, 0),
-        "ioprio_set": _both(1, 0),
+        "setpriority": _both(0, 0, _PASS, _DENY),
+        "ioprio_set": _both(1, 0, _PASS, _DENY),
         "fcntl": _unless(1, _FCNTLS),
-        "prctl": _not_both(_DEATH, _SIGCONT),
+        "prctl": _both(_DEATH, _SIGCONT, _DENY, _PASS),
         "timer_create": [_errno(ENOSYS)],  # programs such as timeout(1) then fall back on alarm
         "sync": [_errno(0)],  # nothing of a guest lies on a disk; the machine's disks are not its
         "syncfs": [_errno(0)],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+FOLDERS = 4  # of our own in the writable part; they count against no guest's inodes
+
 _JAIL = "/mnt"
 _root = _JAIL
 _extra: tuple[str, ...] = ()

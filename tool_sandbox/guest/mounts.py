@@ -134,7 +134,9 @@ def build(stage: str, sources: Sequence[Source], disk: int, inodes: int, owner: 
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
         os.symlink(f"/proc/self/fd{target}", f"{stage}/dev/{name}")
     pages = -(-disk // 4096)
-    options = f"size={pages * 4096},nr_inodes={inodes + 4},mode=700,uid={owner},gid={owner}"
+    options = (
+        f"size={pages * 4096},nr_inodes={inodes + layout.FOLDERS},mode=700,uid={owner},gid={owner}"
+    )
     mount("none", f"{stage}/mnt", "tmpfs", _NOSUID | _NODEV | _NOATIME, options)
     for path in layout.writable()[1:]:
         os.mkdir(stage + path, 0o700)
