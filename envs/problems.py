@@ -99,6 +99,8 @@ def _demand(kind: str, error: Mapping[str, Any]) -> str:
         return f"must be a multiple of {ctx['multiple_of']}"
     if "pattern" in ctx:
         return f"must match {ctx['pattern']}"
+    if kind == "float_type" and type(error["input"]) is int:
+        return "must be a number below 1.8e308"
     noun = _KINDS.get(kind.partition("_")[0])
     return f"must be {noun}" if noun else f"is not right: {error['msg']}"
 

@@ -2,14 +2,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns, segments
 from palaestra.testing import laws, oracles
 from palaestra.testing.rows import Experience, experiences, plain, rates, rows
 from torch import Tensor
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 def real(numbers: list[float]) -> Tensor:
@@ -34,7 +32,6 @@ def test_a_tool_result_pays_the_call_before_it() -> None:
     assert folded.tolist() == [[0.1, 0.75, 0, 0, 1.0, 0], [2.0, 0, 0, 0, 0, 0]]
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_folding_keeps_the_sum_of_each_row(e: Experience) -> None:
     """INV-FOLD, against the loop; rewards before the first action are 0 here."""
@@ -76,7 +73,6 @@ def test_scores_are_paid_on_the_last_action_of_their_segment() -> None:
     assert by_episode.tolist() == [7, 0, 8]
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_placing_and_pooling_are_inverse(e: Experience) -> None:
     pooled = segments.segment_reduce(e.rewards, e.values, e.call_id, **known(e))
@@ -102,7 +98,6 @@ def test_redistribution_keeps_every_law() -> None:
     laws.check_redistribution(lambda r, w, m: credit.redistribute(r, w, action_mask=m))
 
 
-@EXAMPLES
 @given(data=st.data(), length=st.integers(1, 30), size=st.sampled_from([1e-300, 1e-6, 1.0, 1e9]))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_shares_add_up_exactly_in_any_order(
@@ -120,7 +115,6 @@ def test_shares_add_up_exactly_in_any_order(
     assert not bool((shares * total.sign() < 0).any())
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_shares_equal_the_loop(e: Experience) -> None:
     weights = e.values.abs()
@@ -149,7 +143,6 @@ def test_negative_weights_are_refused() -> None:
         credit.redistribute(real([1.0])[0], real([1.0, -1.0]))
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=st.sampled_from([0.5, 0.97, 1.0]))
 def test_the_discounted_form_keeps_the_discounted_sum(e: Experience, gamma: float) -> None:
     mask = torch.ones_like(e.action_mask)
@@ -160,7 +153,6 @@ def test_the_discounted_form_keeps_the_discounted_sum(e: Experience, gamma: floa
     close((got * discount).sum(-1), e.rewards[:, 0] * discount[-1])
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_redistribution_keeps_the_return_from_the_start(e: Experience) -> None:
     """INV-RD6 for whole rows."""
@@ -209,7 +201,6 @@ def chain_values(rewards: Tensor, bonus: Tensor, gamma: float) -> Tensor:
     return q
 
 
-@EXAMPLES
 @given(seed=st.integers(0, 1000), gamma=st.sampled_from([0.5, 0.9]))
 def test_potentials_leave_the_best_actions_as_they_were(seed: int, gamma: float) -> None:
     """INV-PS2: Q of the shaped process is Q - potential."""
@@ -246,7 +237,6 @@ def test_the_price_of_kl_comes_off_each_action_and_is_reported() -> None:
     assert far.rewards.tolist() == [-20.0]
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates())
 def test_shaping_reads_nothing_after_the_end_of_a_task(e: Experience, gamma: float) -> None:
     after = torch.where(e.terminated, torch.nan, e.rewards)

@@ -2,15 +2,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import divergence
 from palaestra.algos.divergence import AdaptiveKL
 from palaestra.testing import oracles
 from palaestra.testing.rows import log_ratios, plain, rows
 from torch import Tensor
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 def policies(seed: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +29,6 @@ def exact(logits: Tensor, reference: Tensor) -> Tensor:
     return divergence.kl_full(logits[None], reference[None])[0]
 
 
-@EXAMPLES
 @given(seed=st.integers(0, 10_000))
 def test_k1_and_k3_are_unbiased(seed: int) -> None:
     mine, reference = policies(seed)
@@ -40,7 +37,6 @@ def test_k1_and_k3_are_unbiased(seed: int) -> None:
         torch.testing.assert_close(expected(name, mine, reference), wanted)
 
 
-@EXAMPLES
 @given(seed=st.integers(0, 10_000))
 def test_gradients_in_the_loss_are_what_the_table_says(seed: int) -> None:
     """P12: k1 does nothing, k2 and k3plus are reverse KL, k3 is forward KL. INV-K2."""
@@ -61,7 +57,6 @@ def test_gradients_in_the_loss_are_what_the_table_says(seed: int) -> None:
     torch.testing.assert_close(in_reward, reverse)
 
 
-@EXAMPLES
 @given(change=log_ratios((2, 6)))
 def test_k2_and_k3_are_never_negative_and_all_are_finite(change: Tensor) -> None:
     """INV-K1."""
@@ -78,7 +73,6 @@ def test_tiny_ratios_do_not_cancel() -> None:
     assert bool((k3 >= 0).all() & (k3 < 1e-16).all())
 
 
-@EXAMPLES
 @given(logits=rows((3, 4)), other=rows((3, 4)))
 def test_exact_kl_equals_the_loop_and_bounds_any_grouping_of_tokens(
     logits: Tensor, other: Tensor
@@ -124,7 +118,6 @@ def test_the_price_stands_still_at_the_target_and_follows_the_kl() -> None:
     assert after[-1] == pytest.approx(0.2 * (1 + 0.2 * 256 / 10_000))
 
 
-@EXAMPLES
 @given(seen=st.lists(st.floats(0, 1e6), max_size=40), doubling=st.booleans())
 def test_the_price_stays_inside_its_bounds(seen: list[float], doubling: bool) -> None:
     """INV-AK1."""

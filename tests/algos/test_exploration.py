@@ -2,16 +2,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from palaestra.algos.exploration import entropy
 from palaestra.testing import oracles
 from palaestra.testing.rows import plain, rows
 from torch import Tensor
 
-EXAMPLES = settings(deadline=None, max_examples=50)
 
-
-@EXAMPLES
 @given(logits=rows((3, 5)))
 def test_entropy_equals_the_loop_inside_its_bounds(logits: Tensor) -> None:
     """INV-E1, INV-E3 and INV-E4."""

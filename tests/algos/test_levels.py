@@ -3,14 +3,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns, segments
 from palaestra.testing import oracles
 from palaestra.testing.rows import Experience, experiences, gapped, plain, rates
 from torch import Tensor
 
-EXAMPLES = settings(deadline=None, max_examples=40)
 ONES = {"token": 1.0, "tool": 1.0, "turn": 1.0, "plan": 1.0}
 GAMMAS = {"token": 0.97, "tool": 0.9, "turn": 0.8, "plan": 0.7}
 
@@ -82,7 +81,6 @@ def test_golden_g4_three_turns_of_two_tokens() -> None:
     close(turns.value_targets, torch.where(turns.value_mask, turns.advantages + v, 0.0), 0.0)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_the_schedule_equals_the_loop_over_levels(e: Experience) -> None:
     gamma = {**GAMMAS, "step": 0.95}
@@ -101,14 +99,12 @@ def test_the_schedule_equals_the_loop_over_levels(e: Experience) -> None:
         assert got[b].tolist() == oracles.level_schedule(levels, gamma, mask, episode)
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_segment_gae_equals_the_loop_over_segments(e: Experience, gamma: float, lam: float) -> None:
     got = returns.segment_gae(*kernel(e), e.call_id, gamma=gamma, lam=lam, **known(e))
     close(got.advantages, by_rows(e, oracles.segment_gae, gamma, lam))
 
 
-@EXAMPLES
 @given(e=experiences(), numbers=st.tuples(rates(), rates(), rates(), rates()))
 def test_two_pass_gae_equals_the_loop_inside_segments(
     e: Experience, numbers: tuple[float, ...]
@@ -119,7 +115,6 @@ def test_two_pass_gae_equals_the_loop_inside_segments(
     close(got.advantages, by_rows(e, oracles.two_pass_gae, gammas, lams))
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_a_segment_for_each_action_is_token_gae(e: Experience, gamma: float, lam: float) -> None:
     """INV-GR1, on rows without any reward as well (P14)."""
@@ -131,7 +126,6 @@ def test_a_segment_for_each_action_is_token_gae(e: Experience, gamma: float, lam
         close(got.value_targets, wanted.value_targets)
 
 
-@EXAMPLES
 @given(e=experiences(cuts=False))
 def test_one_segment_an_episode_is_a_bandit(e: Experience) -> None:
     """INV-GR2: A = reward in all - value at the start (+ the bootstrap value)."""
@@ -142,7 +136,6 @@ def test_one_segment_an_episode_is_a_bandit(e: Experience) -> None:
     close(got.advantages[first], (wanted - e.values)[first])
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_without_discount_the_segmentation_does_not_matter_where_segments_start(
     e: Experience,
@@ -155,7 +148,6 @@ def test_without_discount_the_segmentation_does_not_matter_where_segments_start(
         close(got[first], token[first])
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_boundary_credit_equals_segment_gae_where_segments_start(
     e: Experience, gamma: float, lam: float
@@ -169,7 +161,6 @@ def test_boundary_credit_equals_segment_gae_where_segments_start(
         close(boundary(e, high, traces)[first], wanted.advantages[first])
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_two_passes_without_token_discount_equal_boundary_credit(
     e: Experience, gamma: float, lam: float
@@ -188,7 +179,6 @@ def test_two_passes_without_token_discount_equal_boundary_credit(
     close(got.advantages, wanted)
 
 
-@EXAMPLES
 @given(e=experiences(), lam=rates())
 def test_moving_reward_inside_a_segment_changes_nothing_at_or_before_its_start(
     e: Experience, lam: float
@@ -202,7 +192,6 @@ def test_moving_reward_inside_a_segment_changes_nothing_at_or_before_its_start(
     close(boundary(e.replaced(rewards=moved), *rates)[first], boundary(e, *rates)[first])
 
 
-@EXAMPLES
 @given(e=experiences(), at=st.integers(0, 12))
 def test_observations_between_tokens_change_nothing(e: Experience, at: int) -> None:
     """INV-GR6 with labels that the observation interrupts."""
@@ -213,7 +202,6 @@ def test_observations_between_tokens_change_nothing(e: Experience, at: int) -> N
     assert torch.equal(kept, boundary(e, GAMMAS, GAMMAS))
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_steps_without_a_number_change_nothing(e: Experience) -> None:
     """INV-GR8, bit for bit."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import losses
 from palaestra.algos.losses import Aggregation, Baseline, RunningBaseline
@@ -13,7 +13,6 @@ from palaestra.testing import oracles
 from palaestra.testing.rows import Experience, experiences, log_ratios, plain, rows
 from torch import Tensor
 
-EXAMPLES = settings(deadline=None, max_examples=50)
 MODES: list[Aggregation] = ["token_mean", "seq_mean_token_mean", "seq_mean_token_sum", "const_norm"]
 KINDS: list[Baseline] = ["rloo", "mean", "grpo", "dr_grpo", "batch_std"]
 every_mode = pytest.mark.parametrize("mode", MODES)
@@ -29,7 +28,6 @@ def close(got: Tensor, wanted: Tensor, tolerance: float = 1e-9) -> None:
 
 
 @every_mode
-@EXAMPLES
 @given(e=experiences())
 def test_aggregation_equals_the_loop(mode: Aggregation, e: Experience) -> None:
     spoiled = torch.where(e.action_mask, e.values, torch.nan)
@@ -39,7 +37,6 @@ def test_aggregation_equals_the_loop(mode: Aggregation, e: Experience) -> None:
 
 
 @every_mode
-@EXAMPLES
 @given(e=experiences(), data=st.data())
 def test_micro_batches_with_a_global_divisor_add_up_to_the_batch(
     mode: Aggregation, e: Experience, data: st.DataObject
@@ -65,7 +62,6 @@ def test_micro_batches_with_a_global_divisor_add_up_to_the_batch(
 
 
 @every_mode
-@EXAMPLES
 @given(e=experiences())
 def test_episodes_of_a_packed_row_are_sequences(mode: Aggregation, e: Experience) -> None:
     known: dict[str, Any] = {"mode": mode, "max_length": 20}
@@ -113,7 +109,6 @@ def test_the_constant_norm_needs_its_constant() -> None:
         losses.aggregate(torch.zeros(2, 3), mode="const_norm")
 
 
-@EXAMPLES
 @given(advantage=rows((2, 5)))
 def test_every_loss_is_reinforce_at_the_sampling_policy(advantage: Tensor) -> None:
     """INV-PL0 and INV-PL3."""
@@ -130,7 +125,6 @@ def test_every_loss_is_reinforce_at_the_sampling_policy(advantage: Tensor) -> No
 
 
 @pytest.mark.parametrize("dual", [None, 3.0])
-@EXAMPLES
 @given(
     change=log_ratios((2, 6)),
     advantage=rows((2, 6)),
@@ -178,7 +172,6 @@ def test_the_gradient_is_that_of_the_surrogate_or_exactly_zero(
         assert float(slope) == 0.0
 
 
-@EXAMPLES
 @given(change=log_ratios((1, 8)), advantage=rows((1, 8)))
 def test_the_clipped_objective_is_pessimistic(change: Tensor, advantage: Tensor) -> None:
     """INV-PPO1 and INV-PPO3."""
@@ -189,7 +182,6 @@ def test_the_clipped_objective_is_pessimistic(change: Tensor, advantage: Tensor)
     close(-wide.row, free)
 
 
-@EXAMPLES
 @given(advantage=rows((1, 4)))
 def test_a_descent_step_raises_what_was_better(advantage: Tensor) -> None:
     """INV-PL1, on a tabular policy of one token a position."""
@@ -247,7 +239,6 @@ GROUPS = st.integers(1, 12).flatmap(
 
 
 @every_kind
-@EXAMPLES
 @given(case=GROUPS)
 def test_group_baselines_equal_the_loop(kind: Baseline, case: tuple[Tensor, Tensor]) -> None:
     reward, group = case
@@ -258,7 +249,6 @@ def test_group_baselines_equal_the_loop(kind: Baseline, case: tuple[Tensor, Tens
 
 
 @every_kind
-@EXAMPLES
 @given(case=GROUPS, data=st.data())
 def test_group_advantages_follow_their_rows(
     kind: Baseline, case: tuple[Tensor, Tensor], data: st.DataObject
@@ -271,7 +261,6 @@ def test_group_advantages_follow_their_rows(
 
 
 @every_kind
-@EXAMPLES
 @given(case=GROUPS)
 def test_group_advantages_sum_to_zero_shift_and_keep_order(
     kind: Baseline, case: tuple[Tensor, Tensor]
@@ -288,7 +277,6 @@ def test_group_advantages_sum_to_zero_shift_and_keep_order(
         assert bool((got[mine][order].diff() >= -1e-12).all())
 
 
-@EXAMPLES
 @given(case=GROUPS, scale=st.sampled_from([0.5, 2.0, 1024.0]))
 def test_grpo_without_eps_does_not_see_the_scale(case: tuple[Tensor, Tensor], scale: float) -> None:
     """INV-GB3."""
@@ -361,7 +349,6 @@ def test_the_running_baseline_is_the_mean_before_the_reward() -> None:
     assert again.update(real([8.0, 0.0]), ["a", "a"]).tolist() == [2.0, 4.0]
 
 
-@EXAMPLES
 @given(seen=st.lists(st.floats(-10, 10), max_size=20))
 def test_the_running_baseline_is_an_arithmetic_mean(seen: list[float]) -> None:
     baseline = RunningBaseline()

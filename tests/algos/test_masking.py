@@ -1,13 +1,11 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import masking
 from palaestra.testing import oracles
 from palaestra.testing.rows import action_masks, plain, rows, shapes
 from torch import Tensor
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 @st.composite
@@ -16,7 +14,6 @@ def masked_rows(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
     return draw(rows(shape)), draw(action_masks(shape))
 
 
-@EXAMPLES
 @given(case=masked_rows(), floor=st.sampled_from([1e-8, 0.05, 3.0]))
 def test_whitening_equals_the_loop(case: tuple[Tensor, Tensor], floor: float) -> None:
     row, mask = case
@@ -77,7 +74,6 @@ def test_combining_nothing_is_refused() -> None:
         masking.combine([])
 
 
-@EXAMPLES
 @given(case=masked_rows())
 def test_mean_and_variance_count_masked_entries_only(case: tuple[Tensor, Tensor]) -> None:
     row, mask = case

@@ -2,14 +2,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import credit, returns
 from palaestra.testing import oracles
 from palaestra.testing.rows import Experience, experiences, plain, rates
 from torch import Tensor
 
-EXAMPLES = settings(deadline=None, max_examples=50)
 R, V = [1.0, 0.0, -0.5, 2.0], [0.5, 0.4, -0.1, 1.0]
 
 
@@ -69,21 +68,18 @@ def test_golden_g1_truncated_and_terminated() -> None:
     close(got.advantages, real([1.139648, 0.3884, 1.22, 1.0]), 1e-12)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_successor_values_equal_the_loop(e: Experience) -> None:
     wanted = by_rows(e, oracles.next_values, e.values, e.terminated, e.truncated, e.bootstrap_value)
     close(successors(e), wanted, 0.0)
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_gae_equals_the_explicit_double_sum(e: Experience, gamma: float, lam: float) -> None:
     row = e.rewards, e.values, successors(e), e.terminated, e.truncated
     close(advantages(e, gamma, lam), by_rows(e, oracles.gae, *row, gamma, lam))
 
 
-@EXAMPLES
 @given(e=experiences(), seed=st.integers(0, 99))
 def test_gae_takes_a_gamma_and_lam_for_each_action(e: Experience, seed: int) -> None:
     source = torch.Generator().manual_seed(seed)
@@ -93,14 +89,12 @@ def test_gae_takes_a_gamma_and_lam_for_each_action(e: Experience, seed: int) -> 
     close(advantages(e, gamma, lam), by_rows(e, oracles.gae, *row, gamma, lam))
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), n=st.integers(1, 14))
 def test_n_step_equals_the_explicit_sum(e: Experience, gamma: float, n: int) -> None:
     wanted = by_rows(e, oracles.n_step, *targets(e), gamma, tail=(n,))
     close(returns.n_step(*targets(e), gamma=gamma, n=n, **known(e)), wanted)
 
 
-@EXAMPLES
 @given(e=experiences(max_time=8), gamma=rates(), lam=rates())
 def test_lambda_return_is_the_mixture_of_n_step_returns(
     e: Experience, gamma: float, lam: float
@@ -110,7 +104,6 @@ def test_lambda_return_is_the_mixture_of_n_step_returns(
     close(returns.lambda_return(*targets(e), gamma=gamma, lam=lam, **known(e)), wanted)
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_lambda_return_is_the_value_target_of_gae(e: Experience, gamma: float, lam: float) -> None:
     row = e.rewards, e.values, successors(e), e.terminated, e.truncated
@@ -118,7 +111,6 @@ def test_lambda_return_is_the_value_target_of_gae(e: Experience, gamma: float, l
     close(returns.lambda_return(*targets(e), gamma=gamma, lam=lam, **known(e)), wanted)
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates())
 def test_the_ends_of_lambda_are_td_and_the_full_return(e: Experience, gamma: float) -> None:
     """INV-G1, INV-G2, INV-L1, INV-N1, INV-N2, INV-RTG4: one kernel from end to end."""
@@ -132,7 +124,6 @@ def test_the_ends_of_lambda_are_td_and_the_full_return(e: Experience, gamma: flo
     assert torch.equal(returns.n_step(*targets(e), gamma=gamma, n=99, **known(e)), whole)
 
 
-@EXAMPLES
 @given(e=experiences(cuts=False))
 def test_return_to_go_without_discount_sums_rewards(e: Experience) -> None:
     """INV-RTG1 and INV-RTG2."""
@@ -148,7 +139,6 @@ def test_return_to_go_without_discount_sums_rewards(e: Experience) -> None:
                 close(full[b, here[0]], e.rewards[b, here].sum())
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates())
 def test_lambda_returns_lie_between_the_n_step_returns(e: Experience, gamma: float) -> None:
     """INV-L2."""
@@ -159,7 +149,6 @@ def test_lambda_returns_lie_between_the_n_step_returns(e: Experience, gamma: flo
     assert bool((mixed <= all_n.max(0).values + 1e-9).all())
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_an_exact_critic_of_a_deterministic_chain_leaves_no_advantage(
     e: Experience, gamma: float, lam: float
@@ -174,7 +163,6 @@ def test_an_exact_critic_of_a_deterministic_chain_leaves_no_advantage(
     close(got, exact, 1e-8)
 
 
-@EXAMPLES
 @given(e=experiences(), lam=rates(), shift=st.floats(-3, 3))
 def test_a_constant_added_to_all_values_cancels_unless_the_task_ends(
     e: Experience, lam: float, shift: float
@@ -185,7 +173,6 @@ def test_a_constant_added_to_all_values_cancels_unless_the_task_ends(
     close(advantages(moved, 1.0, lam), advantages(open_ended, 1.0, lam))
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_advantages_scale_with_rewards_and_values(e: Experience, gamma: float, lam: float) -> None:
     """INV-G5 and INV-RTG3."""
@@ -195,7 +182,6 @@ def test_advantages_scale_with_rewards_and_values(e: Experience, gamma: float, l
     assert torch.equal(advantages(doubled, gamma, lam), advantages(e, gamma, lam) * 2)
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_bootstrapping_equals_adding_the_value_to_the_reward_and_ending(
     e: Experience, gamma: float, lam: float
@@ -227,7 +213,6 @@ def test_truncating_with_the_exact_value_changes_nothing_before() -> None:
     close(part.advantages, whole.advantages[:2])
 
 
-@EXAMPLES
 @given(e=experiences(), gamma=rates(), lam=rates())
 def test_potential_shaping_leaves_gae_as_it_was(e: Experience, gamma: float, lam: float) -> None:
     """INV-G8 and INV-PS4: GAE on (r + F, v - potential) equals GAE on (r, v)."""

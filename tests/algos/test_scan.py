@@ -1,18 +1,16 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos.scan import linear_scan
 from palaestra.testing import oracles
 from palaestra.testing.rows import plain, rows
 from torch import Tensor
 
-EXAMPLES = settings(deadline=None, max_examples=50)
 METHODS = ["auto", "loop", "doubling"]
 
 
 @pytest.mark.parametrize("method", METHODS)
-@EXAMPLES
 @given(data=st.data(), length=st.integers(0, 200))
 def test_every_method_equals_the_loop_over_floats(
     method: str, data: st.DataObject, length: int

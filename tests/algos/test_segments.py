@@ -1,11 +1,9 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from palaestra.algos import segments
 from palaestra.testing import oracles
 from palaestra.testing.rows import Experience, experiences, plain
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 def test_rewards_are_summed_and_values_read_at_the_first_action() -> None:
@@ -28,7 +26,6 @@ def test_a_label_that_returns_in_another_episode_is_another_segment() -> None:
     assert pooled.first.tolist() == [0, 2]
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_segments_equal_the_loop_over_positions(e: Experience) -> None:
     pooled = segments.segment_reduce(
@@ -46,7 +43,6 @@ def test_segments_equal_the_loop_over_positions(e: Experience) -> None:
             assert float(pooled.rewards[row, k]) == pytest.approx(total, abs=1e-12)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_broadcasting_gives_every_action_the_number_of_its_segment(e: Experience) -> None:
     known = {"action_mask": e.action_mask, "episode_id": e.episode_id}

@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.algos import statistics
 from torch import Tensor
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 def real(numbers: list[float]) -> Tensor:
@@ -30,7 +28,6 @@ def test_wilson_equals_the_textbook_numbers() -> None:
         assert got.high == pytest.approx(high, abs=5e-5)
 
 
-@EXAMPLES
 @given(n=st.integers(1, 500), data=st.data(), confidence=st.sampled_from([0.5, 0.95, 0.999]))
 def test_wilson_is_symmetric_and_holds_its_estimate(
     n: int, data: st.DataObject, confidence: float
@@ -54,7 +51,6 @@ def test_impossible_counts_are_refused(successes: int, n: int) -> None:
         statistics.wilson(successes, n)
 
 
-@EXAMPLES
 @given(n=st.integers(1, 6), data=st.data())
 def test_pass_at_k_counts_all_choices_of_k_attempts(n: int, data: st.DataObject) -> None:
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))

@@ -1,19 +1,16 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from palaestra.algos import values
 from palaestra.testing import oracles
 from palaestra.testing.rows import Experience, experiences, plain
 from torch import Tensor
-
-EXAMPLES = settings(deadline=None, max_examples=50)
 
 
 def real(numbers: list[float]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_the_loss_is_the_squared_error_of_actions(e: Experience) -> None:
     """INV-VL1 and INV-VL3, without a factor 1/2."""
@@ -22,7 +19,6 @@ def test_the_loss_is_the_squared_error_of_actions(e: Experience) -> None:
     torch.testing.assert_close(got, wanted)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_the_clipped_loss_is_never_below_the_plain_one(e: Experience) -> None:
     """INV-VL2; inside the clip range they are equal."""
@@ -62,7 +58,6 @@ def test_an_impossible_clip_is_refused(clip: float) -> None:
         values.huber(zero, delta=clip)
 
 
-@EXAMPLES
 @given(e=experiences())
 def test_explained_variance_equals_the_loop_and_is_at_most_one(e: Experience) -> None:
     """INV-CR3."""

@@ -211,8 +211,16 @@ def test_the_validator_accepts_exactly_what_the_schema_accepts(arguments: dict[s
     checked = search.check(arguments)
     assert (checked.arguments is not None) == good
     if good:
-        assert checked.arguments == arguments
+        # a number is the float next to it, also where an integer has more digits than a float
+        wanted = {k: float(v) if k == "near" else v for k, v in arguments.items()}
+        assert checked.arguments == wanted
         assert checked.problem is None
+
+
+def test_a_number_beyond_every_float_is_refused() -> None:
+    checked = search.check({"query": "a", "near": 10**400})
+    assert checked.problem is not None
+    assert "near must be a number below 1.8e308 (got 1000" in checked.problem.text
 
 
 def test_values_that_are_no_json_are_checked_too() -> None:
