@@ -22,33 +22,16 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from palaestra.testing.engine import NoEngine, address, docker_engine
-from palaestra.tool_sandbox import COMMON, Calls, Case, Limits, Sandbox, Script, Session, image
+from _peers import PYTHON, SMALL, Engine, bare, bubblewrap, engine, pipe_repl
+from _turns import Bench, Call, Row, milliseconds, ratio
+from palaestra.tool_sandbox import COMMON, Calls, Case, Limits, Sandbox, Script, Session
 from palaestra.tool_sandbox.embedded import Embedded
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "sandbox.md"
-PYTHON = os.path.realpath(sys.executable)
-SMALL = "print(6 * 7)"
-FLAGS = (
-    *("--rm", "--network=none", "--cap-drop=ALL", "--security-opt=no-new-privileges:true"),
-    *("--read-only", "--user=1600000001:1600000001", "--pids-limit=20", "--memory=512m"),
-    *("--memory-swap=512m", "--cpus=1", "--ipc=private", "--shm-size=1m", "--log-driver=none"),
-    *("--tmpfs=/mnt:rw,exec,nosuid,nodev,size=32m", "--ulimit=core=0"),
-)
-REPL = """
-import contextlib, io, json, sys
-space = {}
-for line in sys.stdin:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        exec(compile(json.loads(line), 'input', 'exec'), space)
-    print(json.dumps({'alive': True, 'stdout': out.getvalue()}), flush=True)
-"""
 FORK = """
 import os, statistics, sys, time
 heap = b'x' * int(sys.argv[1])
@@ -67,134 +50,6 @@ for _ in range(int(sys.argv[2])):
     os.close(write)
 print(statistics.median(times))
 """
-Call = Callable[[], object]
-
-
-class Row(NamedTuple):
-    """One line of the table; `most` says that the floor is a ceiling."""
-
-    what: str
-    value: float | None
-    unit: str
-    floor: float | None
-    aim: float | None
-    note: str = ""
-    most: bool = False
-
-    def holds(self, bound: float | None) -> bool:
-        if bound is None or self.value is None:
-            return True
-        return self.value <= bound if self.most else self.value >= bound
-
-    @property
-    def met(self) -> str:
-        if self.value is None:
-            return "not run"
-        if not self.holds(self.floor):
-            return "NO"
-        if self.aim is not None and self.holds(self.aim):
-            return "aim"
-        return "yes" if self.floor is not None else "below the aim"
-
-    def cells(self) -> tuple[str, ...]:
-        sign = "<= " if self.most else ">= "
-        bounds = ("" if b is None else f"{sign}{b:g}" for b in (self.floor, self.aim))
-        shown = "" if self.value is None else f"{self.value:.3g} {self.unit}"
-        return (self.what, shown, *bounds, self.met, self.note)
-
-
-class Bench:
-    """How often things are done."""
-
-    def __init__(self, quick: bool) -> None:
-        self.rounds = 2 if quick else 5
-        self.share = 0.4 if quick else 1.0
-
-    def times(self, call: Call, count: int, gap: float = 0.0) -> list[float]:
-        found: list[float] = []
-        for _ in range(max(1, int(count * self.share))):
-            if gap:
-                time.sleep(gap)
-            began = time.perf_counter()
-            call()
-            found.append(time.perf_counter() - began)
-        return found
-
-    def turns(self, calls: dict[str, tuple[Call, int]], gap: float = 0.0) -> dict[str, list[float]]:
-        """Medians by name, one a round; everyone takes turns."""
-        for call, _ in calls.values():
-            call()
-        found: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(self.rounds):
-            for name, (call, count) in calls.items():
-                found[name].append(statistics.median(self.times(call, count, gap)))
-        return found
-
-
-def ratio(found: dict[str, list[float]], slow: str, fast: str) -> float:
-    return statistics.median(a / b for a, b in zip(found[slow], found[fast], strict=True))
-
-
-def milliseconds(found: dict[str, list[float]], *names: str) -> str:
-    return " / ".join(f"{statistics.median(found[name]) * 1000:.2f}" for name in names) + " ms"
-
-
-def bare(code: str, *flags: str) -> Call:
-    def call() -> None:
-        subprocess.run([PYTHON, "-I", *flags, "-c", code], capture_output=True, check=True)
-
-    return call
-
-
-def bubblewrap(code: str) -> Call:
-    words = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
-    words += ["--unshare-all", "--die-with-parent", "--new-session", PYTHON, "-I", "-c", code]
-    return lambda: subprocess.run(words, capture_output=True, check=True)
-
-
-class Engine(NamedTuple):
-    """Peers that need a docker engine."""
-
-    run: Call
-    exec: Call
-    backend: Sandbox
-
-
-@contextlib.contextmanager
-def engine() -> Iterator[Engine | str]:
-    """The docker peers, or why there are none."""
-    program = shutil.which("docker")
-    if program is None:
-        yield "no docker command here"
-        return
-    with contextlib.ExitStack() as stack:
-        try:
-            host = stack.enter_context(docker_engine())
-        except NoEngine as problem:
-            yield str(problem)[:200]
-            return
-        stack.enter_context(address(host))
-        name = image.tag()
-        template = f'{{{{index .Config.Labels "{image.PYTHON}"}}}}'
-        inspect = [program, "inspect", "--format", template, name]
-        python = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
-        start = [program, "run", "-d", *FLAGS, name, python, "-c", "import time; time.sleep(900)"]
-        idle = subprocess.run(start, capture_output=True, text=True, check=True).stdout.strip()
-        quiet = {"capture_output": True, "check": False}
-        stack.callback(subprocess.run, [program, "kill", idle], **quiet)
-        words = [python, "-I", "-c", SMALL]
-        backend = stack.enter_context(Sandbox("docker", workers=1))
-        yield Engine(
-            lambda: subprocess.run(
-                [program, "run", *FLAGS, name, *words],
-                capture_output=True,
-                check=True,
-            ),
-            lambda: subprocess.run(
-                [program, "exec", idle, *words], capture_output=True, check=True
-            ),
-            backend,
-        )
 
 
 def executions(bench: Bench, sandbox: Sandbox) -> Iterator[Row]:
@@ -371,24 +226,6 @@ def forked(bench: Bench, session: Session) -> float:
         times.append(time.perf_counter() - began)
         branch.close()
     return statistics.median(times)
-
-
-@contextlib.contextmanager
-def pipe_repl() -> Iterator[Call]:
-    """An interpreter behind a pipe, as anybody would write it."""
-    words = [PYTHON, "-I", "-u", "-c", REPL]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        into, out = process.stdin, process.stdout
-
-        def turn() -> None:
-            into.write(json.dumps("x = 1").encode() + b"\n")
-            into.flush()
-            json.loads(out.readline())
-
-        yield turn
-        into.close()
 
 
 def memory(bench: Bench, sandbox: Sandbox) -> Iterator[Row]:
