@@ -122,6 +122,9 @@ def candidates(wish: Wish) -> list[Callable[[], Backend]]:
 
 
 def _docker(wish: Wish) -> Backend:
+    if wish.python is not None:
+        words = f"docker runs the interpreter of its image, not {wish.python!r}"
+        raise StartFailed("python", 0, words, "give image= instead of python=")
     try:
         from .docker import Docker  # imports a heavy library, and only here
     except ImportError as problem:

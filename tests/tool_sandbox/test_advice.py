@@ -103,6 +103,13 @@ def test_an_absent_library_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
         Sandbox("docker").execute("1")
 
 
+def test_auto_never_runs_an_interpreter_that_was_not_asked_for() -> None:
+    wish = Sandbox("auto", python=sys.executable)._wish  # pyright: ignore[reportPrivateUsage]
+    _, last = choices.candidates(wish)
+    with pytest.raises(StartFailed, match=r"not '.*python"):
+        last()
+
+
 def test_a_failure_that_brings_its_remedy_is_answered_with_it() -> None:
     failure = StartFailed("image", 0, "the engine lacks x:1", "palaestra sandbox build")
     assert explain(failure) == "image: the engine lacks x:1; palaestra sandbox build"

@@ -1,7 +1,8 @@
 """Bad input, the same on every backend: refused before anything runs, or a `Result`; never a crash.
 
 An image that does not exist and an engine that dies stand in test_docker.py, a machine without
-namespaces in test_doctor_places.py, wrong frames of every kind in test_odd_workers.py and test_wire.py.
+namespaces in test_doctor_places.py, wrong frames of every kind in test_odd_workers.py and
+test_wire.py.
 """
 
 from __future__ import annotations
