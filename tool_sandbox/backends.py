@@ -97,6 +97,7 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
             continue
         if LEVELS.index(isolation.level) >= LEVELS.index(wish.minimum):
             _say(isolation)
+            _say_absent(cell)
             return backend, cell, isolation
         words = f'{isolation.backend}: reaches "{isolation.level}" only'
         complaints.append(f"{words}; {isolation.advice}" if isolation.advice else words)
@@ -147,6 +148,17 @@ def _say(isolation: Isolation) -> None:
     )
     if "resource group" in isolation.missing:
         line += ' (memory is polled; see "palaestra sandbox doctor")'
+    _warn(line)
+
+
+def _say_absent(cell: Cell) -> None:
+    """Which modules of `preload` were not there; programs that need them fail, too."""
+    for name, why in cell.wait_ready().get("failed", {}).items():
+        words = f"sandbox: preload: {name!r} could not be imported ({why})"
+        _warn(f"{words}; leave it out, or take an interpreter that has it")
+
+
+def _warn(line: str) -> None:
     if line not in _said:
         _said.add(line)
         logger.warning(line)

@@ -34,6 +34,9 @@ ENVIRONMENT = {
 }
 FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _FIRST_ID = 1_000_000_000  # no account has an id from here on
+_IDS = 1 << 22  # as many as there can be processes
+_FEW_IDS = 27_000
+_FEWEST = 1000  # that a container's root must hold, to give some away
 Mode = Literal["full", "reduced", "bare"]
 _TRIES, _SPAN = 3, 10.0  # failed starts within so many seconds are the end
 _END = 5.0  # seconds that killed processes have to disappear
@@ -300,7 +303,7 @@ class Embedded:
             "group": group is not None,
             "mode": self._mode,
             "root": root,
-            "owner": _first_id() if self._mode != "bare" else 0,
+            **_ids(self._mode),
         }
         try:
             self.zygote.spawn(plan, fds)
@@ -336,15 +339,18 @@ def _folder() -> str:
         raise StartFailed("temporary folder", problem.errno or 0, str(problem)) from None
 
 
-def _first_id() -> int:
-    """Where the ids of a root's cells begin; 0 for the plain user's road."""
-    if os.geteuid() != 0:
-        return 0
+def _ids(mode: Mode) -> dict[str, int]:
+    """Where the ids of a root's cells begin, and how many there are; 0: the plain user's road."""
+    if os.geteuid() != 0 or mode == "bare":
+        return {"owner": 0, "owners": 1}
     share = os.stat("/proc/self/ns/pid").st_ino % 128  # containers number their processes alike
-    first = _FIRST_ID + share * (1 << 22)
+    first = _FIRST_ID + share * _IDS
     with open("/proc/self/uid_map") as file:
         ranges = [tuple(map(int, line.split())) for line in file]
-    for start, _, count in ranges:
-        if start <= first and first + (1 << 22) <= start + count:
-            return first
-    return 0
+    if any(start <= first and first + _IDS <= start + count for start, _, count in ranges):
+        return {"owner": first, "owners": _IDS}
+    start, _, count = max(ranges, key=lambda one: one[2])  # the root of a container
+    if count < _FEWEST:
+        return {"owner": 0, "owners": 1}
+    # its accounts begin from below, nobody and systemd's own from above
+    return {"owner": start + count // 2, "owners": min(count // 2, _FEW_IDS)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from bisect import bisect_left
 from collections import Counter
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 
 from .limits import REASONS, Reason, Result
 
+logger = logging.getLogger("palaestra.sandbox")
 # Upper bounds of the latency classes in seconds; the last class is open.
 BOUNDS = tuple(round(1e-4 * 2.0 ** (i / 2), 7) for i in range(36))
 
@@ -149,6 +151,7 @@ class Counters:
         """
         with self._lock:
             self._reasons[result.reason] += 1
+            number = self._reasons.total()
             self._counts["bytes_in"] += size
             self._counts["bytes_out"] += result.stdout_bytes + result.stderr_bytes
             times = (dispatch, result.wall, max(0.0, total - result.wall))
@@ -156,6 +159,7 @@ class Counters:
                 histogram.add(seconds)
             if result.memory_peak is not None:
                 self._peak = max(self._peak or 0, result.memory_peak)
+        logger.debug("execution %d: %s, %.4f s, %d bytes in", number, result.reason, total, size)
 
     def freeze(self) -> Stats:
         """A copy of now."""

@@ -307,11 +307,12 @@ def test_extreme_inputs_stay_finite(case: Case, e: Experience, size: float) -> N
 def test_the_dtype_is_kept_and_float32_agrees(
     case: Case, dtype: torch.dtype, e: Experience
 ) -> None:
-    wanted = outputs(case, inputs(e), e)
     x = {name: row.to(dtype) for name, row in inputs(e).items()}
+    # the same numbers in both: 1e-210 is a weight for one and none for the other
+    wanted = outputs(case, {name: row.double() for name, row in x.items()}, e)
     for got, reference in zip(outputs(case, x, e), wanted, strict=True):
         assert got.dtype in (dtype, torch.bool)
-        if case not in (CASES["whiten"], CASES["ppo"], CASES["redistribute"]):
+        if case not in (CASES["whiten"], CASES["ppo"]):
             torch.testing.assert_close(got.double(), reference.double(), rtol=1e-4, atol=1e-3)
 
 

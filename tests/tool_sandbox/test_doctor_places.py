@@ -28,6 +28,31 @@ found = doctor.examine(plans, runs=3)
 print(doctor.to_json(found))
 sys.exit(not doctor.reaches_full(found))
 """
+# becomes root of 65,536 ids, as in an engine that remaps users; ids of the parent are written by it
+REMAPPED = """
+import ctypes, os, sys
+ready, go = os.pipe(), os.pipe()
+pid = os.fork()
+if not pid:
+    assert ctypes.CDLL(None).unshare(0x10000000) == 0
+    os.write(ready[1], b"x")
+    os.read(go[0], 1)
+    os.setgid(0)
+    os.setuid(0)
+    os.execv(sys.argv[1], sys.argv[1:])
+os.read(ready[0], 1)
+for kind in ("uid", "gid"):
+    with open(f"/proc/{pid}/{kind}_map", "w") as file:
+        file.write("0 0 1\\n1 100001 65535")
+os.write(go[1], b"x")
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+WHO = """
+from palaestra.tool_sandbox import Sandbox
+with Sandbox("cell", workers=1) as sandbox:
+    ids = sandbox.execute("print(open('/proc/self/uid_map').read())").stdout
+    print(sandbox.isolation.level, ids)
+"""
 pytestmark = [
     pytest.mark.linux,
     pytest.mark.slow,
@@ -85,6 +110,16 @@ def test_where_no_namespace_may_be_made_the_advice_names_the_setting() -> None:
     assert (cell["usable"], cell["level"], cell["p50"]) == (False, "none", None)
     assert "sysctl -w user.max_user_namespaces=15000" in cell["advice"]
     assert "unshare" in cell["problem"]
+
+
+def test_cells_of_a_remapped_root_have_ids_of_their_own() -> None:
+    words = [sys.executable, "-c", REMAPPED, sys.executable, "-c", WHO]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    if "PermissionError" in done.stderr or "AssertionError" in done.stderr:
+        pytest.skip(f"no remapped root can be made here: {done.stderr.strip()[-200:]}")
+    level, inner, outer, count = done.stdout.split()
+    assert (level, inner, count) == ("full", "1000", "1"), done.stderr
+    assert 32_768 <= int(outer) < 60_000  # between accounts, and nobody with systemd's own
 
 
 @pytest.mark.docker

@@ -9,10 +9,11 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from palaestra.tool_sandbox import Limits, wire
+from palaestra.tool_sandbox import BackendFailed, Limits, Sandbox, wire
 from palaestra.tool_sandbox import cell as cells_module
 from palaestra.tool_sandbox.cell import Cell, Request, StartFailed
 from palaestra.tool_sandbox.guest import collect, layout, trees
@@ -159,3 +160,14 @@ def test_a_worker_that_cannot_start_says_which_step(tmp_path: Path) -> None:
         cell.wait_ready()
     assert (caught.value.step, caught.value.code) == ("proc", 1)
     cell.close()
+
+
+def test_a_worker_weaker_than_the_first_is_refused() -> None:
+    with Sandbox("cell", workers=1) as sandbox:
+        seen = sandbox.isolation
+        engine = sandbox._engine  # pyright: ignore[reportPrivateUsage]
+        engine._isolation = replace(seen, layers=(*seen.layers, "one more"))  # pyright: ignore[reportPrivateUsage]
+        with pytest.raises(BackendFailed, match="one more"):
+            sandbox.execute("print(1)")
+        with pytest.raises(BackendFailed, match="one more"):
+            sandbox.session()

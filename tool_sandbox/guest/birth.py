@@ -21,6 +21,7 @@ class Heritage(NamedTuple):
 
     places: Sequence[tuple[str, str]]  # of the interpreter's folders: where they are, and show
     pages: hot.Pages
+    failed: dict[str, str]  # modules that could not be preloaded, and why
 
 
 class Handles:
@@ -50,7 +51,7 @@ def launch(data: dict[str, Any], fds: list[int], heritage: Heritage) -> NoReturn
         data["prefixes"] = [list(place) for place in heritage.places]
         plan = Plan.load(data)
         if plan.owner:
-            plan = plan._replace(owner=data["owner"] + os.getpid())
+            plan = plan._replace(owner=data["owner"] + os.getpid() % data["owners"])
         _prepare(handles)
         jail = Jail(plan)
         if plan.mode == "full":
@@ -140,7 +141,8 @@ def _first(
         lock = _lock if full else _lock_without_namespaces
         server = serve.Server(lock(jail, heritage, setting))
         level = {"bare": "none"}.get(jail.plan.mode, jail.plan.mode)
-        ready = {"layers": jail.layers, "missing": jail.missing, "level": level}
+        seen = {"layers": jail.layers, "missing": jail.missing, "level": level}
+        ready = {**seen, "failed": heritage.failed}
         control.sendall(wire.pack(wire.READY, request_id, wire.pack_json(ready)))
         server.loop()
     except BaseException as problem:

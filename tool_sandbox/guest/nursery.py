@@ -41,7 +41,6 @@ def main(arguments: list[str]) -> NoReturn:
     failed = warm(wanted["preload"], wanted["site"])
     places = prefixes(wanted["site"])
     hello = {
-        "failed": failed,
         "threads": threads(),
         "culprit": culprit(),
         "prefixes": [list(p) for p in places],
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> NoReturn:
     }
     control.sendall(wire.pack(wire.HELLO, frame.id, wire.pack_json(hello)))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # launchers are reaped by the kernel
-    heritage = birth.Heritage(places, hot.Pages())
+    heritage = birth.Heritage(places, hot.Pages(), failed)
     while True:
         try:
             frame, fds = wire.read_frame_fds(control, 16)
@@ -79,6 +78,8 @@ def warm(preload: list[str], site: bool) -> dict[str, str]:
         sys.path += site_folders()
     else:  # a virtual environment's own name for the interpreter does not show inside
         sys.executable = os.path.realpath(sys.executable)
+    # links of the machine, followed while they show: inside, the same names mean other places
+    sys.path[:] = map(os.path.realpath, sys.path)
     failed: dict[str, str] = {}
     _interactive_words()
     _streams()
@@ -145,11 +146,14 @@ def threads() -> int:
 
 def site_folders() -> list[str]:
     """Where the interpreter's own packages lie; of a virtual environment, if it is one."""
+    import site
     import sysconfig
 
     home = environment_home()
-    variables = {"base": home, "platbase": home} if home else None
-    paths = sysconfig.get_paths(vars=variables)
+    if not home:
+        return [path for path in site.getsitepackages() if os.path.isdir(path)]
+    # by its name: what is usual for the interpreter is a place of the machine on Debian
+    paths = sysconfig.get_paths("venv", {"base": home, "platbase": home})
     return list(dict.fromkeys((paths["purelib"], paths["platlib"])))
 
 
@@ -185,7 +189,7 @@ def move(places: list[Prefix]) -> None:
                 return path_to + path[len(path_from) :]
         return path
 
-    sys.path[:] = [there(os.path.realpath(path)) for path in sys.path]
+    sys.path[:] = map(there, sys.path)
     for name in ("prefix", "base_prefix", "exec_prefix", "base_exec_prefix", "executable"):
         setattr(sys, name, there(getattr(sys, name)))
     sys.path_importer_cache.clear()
