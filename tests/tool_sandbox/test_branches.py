@@ -71,7 +71,6 @@ def test_killing_what_another_branch_left_running_is_noticed(session: Session) -
     [
         "import resource; resource.prlimit({}, resource.RLIMIT_FSIZE, (1, 1))",
         "import os; os.kill({}, 10)",
-        "import os; os.sched_setscheduler({}, os.SCHED_IDLE, os.sched_param(0))",
     ],
 )
 def test_meddling_with_another_branch_is_noticed(session: Session, act: str) -> None:

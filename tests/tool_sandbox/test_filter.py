@@ -11,12 +11,13 @@ from palaestra.tool_sandbox.guest.syscalls import NUMBERS, TABLES, call
 
 ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-ENOMEM, NOTHING = 0x0005000C, 0x00050000
+ENOMEM, EINVAL, NOTHING = 0x0005000C, 0x00050016, 0x00050000
 SHAPES = [
     calls.Shape(),
     calls.Shape(group=True),
     calls.Shape(reduced=True),
     calls.Shape(reduced=True, scoped=True),
+    calls.Shape(open=True),
 ]
 X86_HEADER = Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
 
@@ -61,8 +62,11 @@ def expected(machine: str, shape: calls.Shape, name: str | None) -> int:
 def test_the_filter_equals_the_table_for_every_number(machine: str, shape: calls.Shape) -> None:
     program = calls.program(machine, shape)
     names = {number: name for name, number in TABLES[machine].items()}
-    special = {"clone3", "kill", "timer_create", "sync", "syncfs"}
-    harmless = {"socket": (1,), "socketpair": (1,), "ioprio_set": (1, 0)}
+    special = {"clone3", "kill", "timer_create", "setpriority"}
+    special |= {"sync", "syncfs", "fsync", "fdatasync", "sync_file_range", "msync"}
+    special |= {"sched_setparam", "sched_setscheduler", "sched_setattr"}
+    special |= set() if shape.group else {"splice", "sendfile"}
+    harmless = {"socket": (2,), "socketpair": (1, 1), "ioprio_set": (1, 0)}
     for number in range(700):
         name = names.get(number)
         if name in special:
@@ -107,7 +111,7 @@ CHECKED = [
     ("prlimit64", (1,), EPERM),
     ("prlimit64", (0,), ALLOW),
     ("sched_setaffinity", (1,), EPERM),
-    ("setpriority", (0, 0, 5), ALLOW),
+    ("setpriority", (0, 0, 5), NOTHING),
     ("setpriority", (0, 1, 5), EPERM),
     ("setpriority", (1, 0, 5), EPERM),
     ("ioprio_set", (1, 0), ALLOW),
@@ -116,7 +120,16 @@ CHECKED = [
     ("personality", (0,), ALLOW),
     ("personality", (0x40000,), EPERM),
     *(("fcntl", (0, kind), EPERM) for kind in (10, 1024, 1026)),
-    *(("fcntl", (0, kind), ALLOW) for kind in (0, 4, 8, 37, 1030, 1031)),
+    *(("fcntl", (0, kind), ALLOW) for kind in (0, 4, 5, 8, 36, 1030, 1031)),
+    *(("fcntl", (0, kind), NOTHING) for kind in (6, 7, 37, 38)),
+    *((name, (0,), NOTHING) for name in ("sched_setparam", "sched_setscheduler", "sched_setattr")),
+    *((name, (7,), EPERM) for name in ("sched_setparam", "sched_setscheduler", "sched_setattr")),
+    ("setsockopt", (3, 41, 32), EPERM),
+    ("setsockopt", (3, 41, 26), ALLOW),
+    ("setsockopt", (3, 1, 32), ALLOW),
+    *((name, (3,), NOTHING) for name in ("fsync", "fdatasync", "sync_file_range", "msync")),
+    *((name, (3,), ALLOW) for name in ("splice", "sendfile")),
+    ("prctl", (41, 0), ALLOW),
     ("prctl", (1, 18), EPERM),
     ("prctl", (1, 9), ALLOW),
     ("prctl", (4, 18), ALLOW),
@@ -137,6 +150,31 @@ def test_arguments_decide_where_they_must(
 ) -> None:
     program = calls.program(machine, calls.Shape(group=True))
     assert verdict(program, ARCH[machine], TABLES[machine][name], arguments) == answer
+
+
+WITHOUT_GROUP = [("prctl", (41, 0), EPERM), ("prctl", (1, 18), EPERM), ("prctl", (4, 1), ALLOW)]
+WITHOUT_GROUP += [(name, (3,), EINVAL) for name in ("splice", "sendfile")]
+SHOWN = [("socketpair", (1, kind), ALLOW) for kind in (1, 5, 1 | 0x80800, 5 | 0x80000)]
+SHOWN += [("socketpair", (1, kind), EPERM) for kind in (2, 3, 2 | 0x80800)]
+SHOWN += [("socketpair", (2, 1), EPERM)]
+OPEN = [("socket", (2,), ALLOW), ("socket", (10,), ALLOW), ("socket", (1,), EPERM)]
+REDUCED = [("socket", (2,), EPERM), ("connect", (3,), EPERM)]
+CELLS = [
+    (calls.Shape(), WITHOUT_GROUP),
+    (calls.Shape(open=True), SHOWN + OPEN),
+    (calls.Shape(reduced=True), SHOWN + REDUCED),
+]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize(("shape", "answers"), CELLS)
+def test_what_a_cell_lacks_decides_too(
+    machine: str, shape: calls.Shape, answers: list[tuple[str, tuple[int, ...], int]]
+) -> None:
+    program = calls.program(machine, shape)
+    for name, arguments, answer in answers:
+        found = verdict(program, ARCH[machine], TABLES[machine][name], arguments)
+        assert found == answer, (name, arguments)
 
 
 def test_the_upper_half_of_an_argument_cannot_smuggle() -> None:

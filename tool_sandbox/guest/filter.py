@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .syscalls import TABLES, call
 
-EPERM, ENOMEM, ENOSYS = 1, 12, 38
+EPERM, ENOMEM, EINVAL, ENOSYS = 1, 12, 22, 38
 _KILL, _ALLOW, _ERRNO = 0x80000000, 0x7FFF0000, 0x00050000
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
@@ -45,8 +45,19 @@ io_setup
 # leases and notices on files, which reach whoever else opens them.
 _FCNTLS = (10, 1024, 1026)  # F_SETSIG, F_SETLEASE, F_NOTIFY
 _SIGCONT, _DEATH = 18, 1  # PR_SET_PDEATHSIG
+# Locks on ranges of a file: a call makes one, nothing counts them, and their end takes as long.
+_LOCKS = (6, 7, 37, 38)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW
+_HUGE_OFF = 41  # PR_SET_THP_DISABLE
+_IPV6, _LABELS = 41, 32  # IPV6_FLOWLABEL_MGR: labels stay in the network namespace for a minute
+_STREAM, _SEQPACKET = 1, 5
 # Without a group these hold memory that looking at processes does not show.
 _WITHOUT_GROUP = "memfd_create vmsplice"
+# Pages in flight count by their bytes: one byte of each holds 4 KiB that no look shows.
+_PAGES = "splice sendfile"
+# A process of its own that is idle dies slowly, where the machine has other work.
+_SCHEDULING = "sched_setparam sched_setscheduler sched_setattr"
+# Nothing of a guest lies on a disk; the machine's disks are not its.
+_WRITING_BACK = "sync syncfs fsync fdatasync sync_file_range msync"
 _RULES = "landlock_create_ruleset"  # which workers without namespaces need themselves
 _REDUCED = "setsid setpgid"
 # In these calls the named argument is a process; 1 is the supervisor, which shares our uid.
@@ -58,10 +69,7 @@ _AIMED = {
     "rt_tgsigqueueinfo": 0,
     "pidfd_open": 0,
     "prlimit64": 0,
-    "sched_setparam": 0,
-    "sched_setscheduler": 0,
     "sched_setaffinity": 0,
-    "sched_setattr": 0,
 }
 
 
@@ -75,6 +83,7 @@ class Shape(NamedTuple):
     group: bool = False  # a resource group counts memory that belongs to no mapping
     reduced: bool = False  # no namespaces: sockets and sessions are refused, too
     scoped: bool = False  # Landlock decides about signals (ABI 6)
+    open: bool = False  # paths of the host show, which may hold sockets
 
 
 class Instruction(NamedTuple):
@@ -93,7 +102,7 @@ def refused(shape: Shape) -> frozenset[str]:
         names += _WITHOUT_GROUP.split()
         names += [] if shape.reduced else [_RULES]
     if shape.reduced:
-        names += [*_REDUCED.split(), "socket"]
+        names += [*_REDUCED.split(), "socket", "connect"]
     return frozenset(names)
 
 
@@ -129,6 +138,7 @@ def _when(test: int, number: int, block: list[Instruction]) -> list[Instruction]
 
 _PASS = Instruction(_RETURN, 0, 0, _ALLOW)
 _DENY = _errno(EPERM)
+_NOTHING = _errno(0)  # the call does nothing, and says that all is well
 
 
 def _argument(index: int) -> Instruction:
@@ -136,29 +146,37 @@ def _argument(index: int) -> Instruction:
     return Instruction(_LOAD, 0, 0, 16 + 8 * index)
 
 
+def _when_one_of(
+    index: int, values: tuple[int, ...], answer: Instruction, then: list[Instruction]
+) -> list[Instruction]:
+    """An answer when the argument is one of the values; else what follows decides."""
+    last = len(values) - 1
+    tests = [
+        Instruction(_JEQ, last - i, 0 if i < last else 1, value & 0xFFFFFFFF)
+        for i, value in enumerate(values)
+    ]
+    return [_argument(index), *tests, answer, *then]
+
+
 def _unless(index: int, values: tuple[int, ...]) -> list[Instruction]:
     """Refused when the argument is one of the values."""
-    tests = [
-        Instruction(_JEQ, len(values) - i, 0, value & 0xFFFFFFFF) for i, value in enumerate(values)
-    ]
-    return [_argument(index), *tests, _PASS, _DENY]
+    return _when_one_of(index, values, _DENY, [_PASS])
 
 
 def _only(index: int, values: tuple[int, ...]) -> list[Instruction]:
     """Allowed only when the argument is one of the values."""
-    tests = [
-        Instruction(_JEQ, len(values) - i, 0, value & 0xFFFFFFFF) for i, value in enumerate(values)
-    ]
-    return [_argument(index), *tests, _DENY, _PASS]
+    return _when_one_of(index, values, _PASS, [_DENY])
 
 
-def _both(first: int, second: int, then: Instruction, otherwise: Instruction) -> list[Instruction]:
-    """One answer when arguments 0 and 1 have these values, another when not."""
+def _both(
+    first: tuple[int, int], second: tuple[int, int], then: Instruction, otherwise: Instruction
+) -> list[Instruction]:
+    """One answer when two arguments, (index, value) each, have these values, another when not."""
     return [
-        _argument(0),
-        Instruction(_JEQ, 0, 3, first),
-        _argument(1),
-        Instruction(_JEQ, 0, 1, second),
+        _argument(first[0]),
+        Instruction(_JEQ, 0, 3, first[1]),
+        _argument(second[0]),
+        Instruction(_JEQ, 0, 1, second[1]),
         then,
         otherwise,
     ]
@@ -199,6 +217,14 @@ def _mapping(shape: Shape) -> list[Instruction]:
     return [_PASS] if shape.group else _small_or_private()
 
 
+def _pairs(shape: Shape) -> list[Instruction]:
+    """Unix pairs; where paths show, of the kinds that cannot be pointed at another socket."""
+    kinds = [_argument(1), Instruction(_AND, 0, 0, 0xF)]
+    kinds += [Instruction(_JEQ, 1, 0, _STREAM), Instruction(_JEQ, 0, 1, _SEQPACKET), _PASS, _DENY]
+    shown = shape.reduced or shape.open
+    return [_argument(0), Instruction(_JEQ, 1, 0, 1), _DENY, *(kinds if shown else [_PASS])]
+
+
 def _checked(shape: Shape) -> dict[str, list[Instruction]]:
     not_waking = [  # the end of a child is told to its parent by the signal in the lowest byte
         _argument(0),
@@ -210,22 +236,27 @@ def _checked(shape: Shape) -> dict[str, list[Instruction]]:
     blocks = {
         "clone": _without(0, NAMESPACES, _DENY, not_waking),
         "clone3": [_errno(ENOSYS)],  # its flags lie in memory, where a filter cannot look
-        "socketpair": _only(0, (1,)),
+        "socketpair": _pairs(shape),
+        "setsockopt": _both((1, _IPV6), (2, _LABELS), _DENY, _PASS),
         "ioctl": _unless(1, _IOCTLS),
         "personality": _only(0, (0, 0xFFFFFFFF)),
-        "setpriority": _both(0, 0, _PASS, _DENY),
-        "ioprio_set": _both(1, 0, _PASS, _DENY),
-        "fcntl": _unless(1, _FCNTLS),
-        "prctl": _both(_DEATH, _SIGCONT, _DENY, _PASS),
+        "setpriority": _both((0, 0), (1, 0), _NOTHING, _DENY),
+        "ioprio_set": _both((0, 1), (1, 0), _PASS, _DENY),
+        "fcntl": _when_one_of(1, _LOCKS, _NOTHING, _unless(1, _FCNTLS)),
+        "prctl": _both((0, _DEATH), (1, _SIGCONT), _DENY, _PASS),
         "timer_create": [_errno(ENOSYS)],  # programs such as timeout(1) then fall back on alarm
-        "sync": [_errno(0)],  # nothing of a guest lies on a disk; the machine's disks are not its
-        "syncfs": [_errno(0)],
         "mmap": _without(3, _MAP_HUGE, _errno(ENOMEM), _mapping(shape)),
     }
+    for name in _SCHEDULING.split():
+        blocks[name] = _when_one_of(0, (0,), _NOTHING, [_DENY])
+    blocks |= {name: [_NOTHING] for name in _WRITING_BACK.split()}
     if shape.group:
         blocks["memfd_create"] = _without(1, _MEMFD_HUGE, _DENY, [_PASS])
+    else:
+        blocks |= {name: [_errno(EINVAL)] for name in _PAGES.split()}
+        blocks["prctl"] = _when_one_of(0, (_HUGE_OFF,), _DENY, blocks["prctl"])
     if not shape.reduced:
-        blocks["socket"] = _only(0, _FAMILIES)
+        blocks["socket"] = _only(0, _FAMILIES[1:] if shape.open else _FAMILIES)
     for name, index in _AIMED.items():
         blocks[name] = _unless(index, (1,))
     if shape.reduced and not shape.scoped:

@@ -23,6 +23,8 @@ GUEST_ID = 1000
 _WATCHES = {"max_inotify_instances": 8, "max_inotify_watches": 1024}  # of the cell's user namespace
 
 _PR_DUMPABLE, _PR_CAPBSET_DROP, _PR_NO_NEW_PRIVS, _PR_AMBIENT = 4, 24, 38, 47
+_PR_THP_DISABLE = 41
+_PR_THP_DISABLE = 41
 
 
 class JailError(Exception):
@@ -109,6 +111,8 @@ class Jail:
         _step("capset", _drop_capabilities)
         _step("no_new_privs", lambda: _prctl(_PR_NO_NEW_PRIVS, 1))
         _prctl(_PR_DUMPABLE, 0)
+        if not self.plan.group:  # a look sees what is mapped of a huge page; all of it is held
+            _prctl(_PR_THP_DISABLE, 1)
         with contextlib.suppress(OSError):  # a container makes its first process a leader
             os.setsid()
 
@@ -164,7 +168,9 @@ class Jail:
             self.layers.append(f"landlock:{version}")
         else:
             self.missing.append("landlock")
-        shape = calls.Shape(self.plan.group, self.plan.mode == "reduced", version >= 6)
+        shape = calls.Shape(
+            self.plan.group, self.plan.mode == "reduced", version >= 6, bool(self.plan.readable)
+        )
         _step("seccomp", lambda: calls.install(MACHINE, shape))
         self.layers.append("seccomp")
         self.layers.append("memory:group" if self.plan.group else "memory:poll")

@@ -102,7 +102,7 @@ def gather(
             sources.append(grab(path, place, "ro", "nosuid", "nodev"))
     for name in DEVICES:
         device = "full" if name == "zero" and not counted else name
-        sources.append(grab(f"/dev/{device}", f"/dev/{name}", "nosuid", "noexec"))
+        sources.append(grab(f"/dev/{device}", f"/dev/{name}", "ro", "nosuid", "noexec"))
     return sources
 
 
