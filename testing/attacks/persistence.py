@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from .attack import Attack, program, wall
+from dataclasses import replace
+
+from ...tool_sandbox import Sandbox
+from .attack import Attack, Outside, program, wall
 
 
 def _case(name: str, code: str, after: str, **more: object) -> Attack:
     return program("persistence", name, code, after=after, limits=wall(5.0), **more)  # type: ignore[arg-type]
+
+
+def _often(times: int, name: str, code: str, after: str, **more: object) -> Attack:
+    once = _case(name, code, after, **more)
+
+    def run(sandbox: Sandbox, targets: Outside) -> None:
+        for _ in range(times):
+            once.run(sandbox, targets)
+
+    return replace(once, run=run)
 
 
 # Looks for a word in all memory of its own; spelled so that the search is not what it finds.
@@ -23,6 +36,19 @@ with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) 
             if word.search(memory.read(end - start)): broken("its words in memory"); break
         except (OSError, ValueError, OverflowError): continue
 """
+
+# Shares or makes a label of IPv6, which its network namespace keeps for a minute.
+_LABELS = r"""
+import socket, struct
+def label(number, flags):
+    target = socket.inet_pton(socket.AF_INET6, "fd00::1") + struct.pack("!I", 0x100 + number)
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as one:
+            one.setsockopt(41, 32, target + struct.pack("=BBHHHI", 0, 255, flags, 60, 60, 0))
+    except OSError: return False
+    return True
+"""
+_NAMES = "import socket\nNAMES = [b'\\0held-@MARK@-%d' % k for k in range(15)]\n"
 
 ATTACKS: tuple[Attack, ...] = (
     _case(
@@ -160,6 +186,52 @@ os.write(1, frame); os.write(2, frame)
         "print('alive')",
     ),
     _case("all descriptors closed", "os.closerange(0, 256)", "print('alive')"),
+    _case(
+        "labels of IPv6 flows",
+        _LABELS + "for bit in (3, 5, 8): label(bit, 1)  # IPV6_FL_F_CREATE\n",
+        _LABELS + "if any(label(bit, 3) for bit in (3, 5, 8)): broken('labels')\n",
+        harms=True,
+    ),
+    _often(
+        5,  # the kernel collects them in its own time
+        "names of sockets that hold each other",
+        _NAMES
+        + r"""
+import array
+for name in NAMES:
+    a, b = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+    try:
+        a.bind(name)
+        b.connect(name)
+        b.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [a.fileno()]))])
+    except OSError: pass
+    a.close(), b.close()
+""",
+        _NAMES
+        + r"""
+with open("/proc/self/net/unix") as file:
+    if "held-@MARK@" in file.read(): broken("names of sockets")
+for name in NAMES:
+    try: socket.socket(socket.AF_UNIX).bind(name)
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE: broken("a name is taken")
+""",
+        only=("cell", "docker"),
+    ),
+    _case(
+        "times of devices",
+        r"""
+for name in os.listdir("/dev"):
+    try: os.utime(f"/dev/{name}", (4711, 4711))
+    except OSError: pass
+""",
+        r"""
+for name in os.listdir("/dev"):
+    if os.path.exists(f"/dev/{name}") and int(os.stat(f"/dev/{name}").st_mtime) == 4711:
+        broken(f"the time of /dev/{name}")
+""",
+        harms=True,
+    ),
     _case(
         "a timer and a thread that go on",
         r"""

@@ -41,6 +41,35 @@ def _leaves_inotify(sandbox: Sandbox, targets: Outside) -> None:
     os.close(found)
 
 
+# Splits one lock into many, each a piece of the kernel's memory.
+_LOCKS = r"""
+import ctypes, fcntl, os, struct, time
+fd, top = os.open("locked", os.O_CREAT | os.O_RDWR), 1 << 40
+fcntl.fcntl(fd, fcntl.F_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, top, 0))
+hole = ctypes.create_string_buffer(struct.pack("hhqqi4x", fcntl.F_UNLCK, 0, 0, 1, 0))
+start, call, began = ctypes.c_int64.from_buffer(hole, 8), ctypes.CDLL(None).fcntl, time.time()
+while time.time() < began + 1.5:
+    for _ in range(1000):
+        start.value = top = top - 2
+        if call(fd, fcntl.F_SETLK, hole): break
+"""
+
+
+def _kernels_own() -> int:
+    """MiB that the kernel holds for itself."""
+    with open("/proc/meminfo") as file:
+        return int(file.read().partition("SUnreclaim:")[2].split()[0]) >> 10
+
+
+def _splits_locks(sandbox: Sandbox, targets: Outside) -> None:
+    """What a session leaves between its calls is counted, or is not there."""
+    before = _kernels_own()
+    with sandbox.session(limits=replace(QUICK, wall=5.0)) as session:
+        session.execute(_LOCKS)
+        if (grown := _kernels_own() - before) > 64:
+            raise AssertionError(f"{grown} MiB of locks")
+
+
 ATTACKS: tuple[Attack, ...] = (
     _case(
         "fork bomb",
@@ -215,6 +244,7 @@ while True: pass
         limits=Limits(wall=5.0),
     ),
     Attack("inotify of the whole user", "resources", _leaves_inotify, harms=True),
+    Attack("a lock of which bytes are given back", "resources", _splits_locks, harms=True),
     _case(
         "full pipes",
         r"""

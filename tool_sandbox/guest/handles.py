@@ -13,6 +13,7 @@ import stat
 from typing import NamedTuple
 
 from . import layout
+from .folders import copy_bytes
 
 _KEPT = os.O_ACCMODE | os.O_APPEND | os.O_NONBLOCK | os.O_DIRECTORY
 _GONE = " (deleted)"
@@ -117,9 +118,7 @@ def _place() -> str:
 
 def _copied(fd: int) -> int:
     new = os.open(layout.temporary(), os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    at = 0
-    while sent := os.sendfile(new, fd, at, 1 << 20):
-        at += sent
+    copy_bytes(fd, new)
     return new
 
 
