@@ -16,6 +16,11 @@ def _nothing_fetched(result: Result) -> str:
 
 ATTACKS: tuple[Attack, ...] = (
     _case(
+        "what the host calls our process",
+        "import threading\n"
+        "if threading.main_thread().native_id != threading.get_native_id(): broken('a number')\n",
+    ),
+    _case(
         "environment",
         r"""
 head = "@SECRET_HEAD@"[::-1]

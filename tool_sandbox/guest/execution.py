@@ -72,6 +72,9 @@ def prepare() -> None:
     _signal.signal(2, _signal.default_int_handler)  # the plain one: an enum touches many pages
     sys.path.insert(0, "")
     sys.argv = [NAME]
+    threads: Any = sys.modules.get("threading")
+    if threads is not None:  # which remembers what the host calls the zygote
+        threads.main_thread()._native_id = os.getpid()
 
 
 def receive(channel: wire.Socket) -> wire.Order:
