@@ -108,7 +108,9 @@ def run(
         raise terminal.Mistake("--stdin -: the program itself comes from there; give it as FILE.")
     code = _read(file)
     fed = b"" if stdin is None else _input(stdin)
-    with Sandbox(backend.value, workers=1, limits=_limits(given), minimum=minimum.value) as sandbox:
+    with terminal.noted_warnings():
+        sandbox = Sandbox(backend.value, workers=1, limits=_limits(given), minimum=minimum.value)
+    with sandbox:
         result = sandbox.execute(code, stdin=fed, language=language.value)
     if as_json:
         terminal.say_json({name: getattr(result, name) for name in _SHOWN})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,6 +102,18 @@ def env_options(context: typer.Context) -> tuple[str | None, dict[str, Any]]:
     return identity, fields.nest(options)
 
 
+@contextlib.contextmanager
+def noted_warnings() -> Generator[None]:
+    """Says warnings in a line each, without the place in our code that Python would add."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        try:
+            yield
+        finally:
+            for warning in given:
+                note(f"warning: {warning.message}")
+
+
 def bring_in(modules: Sequence[str] | None) -> tuple[str, ...]:
     """Import the modules of ``--import``, then the plug-ins that are installed.
 
@@ -114,11 +127,8 @@ def bring_in(modules: Sequence[str] | None) -> tuple[str, ...]:
         _import(name)
     from ..envs import registry
 
-    with warnings.catch_warnings(record=True) as broken:
-        warnings.simplefilter("always")
+    with noted_warnings():
         registry.discover()
-    for warning in broken:
-        note(f"warning: {warning.message}")
     return tuple(modules or ())
 
 

@@ -1,4 +1,22 @@
-"""Where untrusted code runs."""
+"""Where untrusted code runs.
+
+An execution goes down this list on the host, and its result comes up again::
+
+    sandbox    the door: checks what is asked (requests) and remembers what came of it (stats)
+    engine     what lives behind it: workers (pool), sessions (session), the network (network)
+    backends   which of cell (embedded), docker (docker, container) and process serves
+    cell       one worker from outside: hands over, waits, believes nothing (wire, outcome)
+
+and inside, in `guest`, from the warm interpreter to the program::
+
+    zygote     warmed once (nursery), forked for every worker (birth)
+    jail       what shows (mounts), what may be called (filter, landlock), tried (selftest)
+    serve      pid 1: arms an execution (execution), watches it (watch), proves it clean (clean)
+    branch     the same for sessions: interpreters (repl) of which one runs at a time
+
+Grading stands beside it: `grading` compares what `guest.driver` called, `script` lets a judge
+(`guest.judge`) ask a candidate (`guest.candidate`) through proxies.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +24,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .cell import Outcome, Request
     from .errors import (
         BackendFailed,
         BadRequest,
@@ -26,7 +43,6 @@ if TYPE_CHECKING:
     from .stats import Stats
 
 _HOMES = {
-    "cell": ("Outcome", "Request"),
     "errors": (
         "BackendFailed",
         "BadRequest",
@@ -62,10 +78,8 @@ __all__ = [
     "Limits",
     "MiB",
     "MissingFile",
-    "Outcome",
     "Reason",
     "Report",
-    "Request",
     "Result",
     "Sandbox",
     "SandboxClosed",

@@ -206,6 +206,17 @@ def test_wrong_use_of_run_says_what_to_do(
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+def test_what_isolates_nothing_is_said_in_a_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed(monkeypatch, "print(1)")
+    assert run("sandbox", "run", "--backend", "process", "--minimum", "none") == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == (
+        "warning: the process backend isolates nothing: guests can read, write and kill"
+    )
+
+
 def test_a_terminal_is_not_steered_by_a_programs_output() -> None:
     assert inside.visible("\x1b]0;title\x07a\tb\r\n\u202e") == "\\x1b]0;title\\x07a\tb\\r\n\\u202e"
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 # Signals that reach a process which stands still in the ordinary course of things.
 _USUAL = sum(1 << n - 1 for n in (signal.SIGSTOP, signal.SIGCONT, signal.SIGCHLD, signal.SIGALRM))
@@ -152,14 +152,6 @@ def processor_clock(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0
-
-
-class Crowd(Protocol):
-    """Everybody a worker has started."""
-
-    def signal(self, number: int) -> None:
-        """Sends a signal to all of them."""
-        ...
 
 
 class Namespace:
