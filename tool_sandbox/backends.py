@@ -15,6 +15,7 @@ from .network import Fetch
 
 logger = logging.getLogger("palaestra.sandbox")
 _said: set[str] = set()
+_REFUSALS = (StartFailed, BackendFailed, OSError)
 
 
 class Backend(Protocol):
@@ -87,13 +88,15 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
             backend = make()
             cell = backend.begin(limits)
             isolation = isolation_of(cell, backend)
-        except (StartFailed, BackendFailed, OSError) as problem:
-            name = backend.name if backend is not None else "docker"
-            complaints.append(f"{name}: {explain(problem)}")
+        except BaseException as problem:
             if cell is not None:
                 cell.close()
             if backend is not None:
                 backend.close()
+            if not isinstance(problem, _REFUSALS) or isinstance(problem, TimeoutError):
+                raise  # an interrupt, or the time-out of a handler of the trainer's signals
+            name = backend.name if backend is not None else "docker"
+            complaints.append(f"{name}: {explain(problem)}")
             continue
         if LEVELS.index(isolation.level) >= LEVELS.index(wish.minimum):
             _say(isolation)

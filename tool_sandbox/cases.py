@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from .limits import Result
+from .showing import detail
 
 Mark = Literal["pass", "wrong", "raised", "timeout", "missing", "malformed"]
 By = Literal["equality", "truth", "identity"]
@@ -120,9 +121,9 @@ class Report:
 
 def _readable(verdict: Verdict) -> Verdict:
     """The verdict with a detail that can be written anywhere: its words may be the candidate's."""
-    if verdict.detail.isascii():
+    if verdict.detail.isprintable():
         return verdict
-    return replace(verdict, detail=verdict.detail.encode("utf-8", "replace").decode())
+    return replace(verdict, detail=detail(verdict.detail))
 
 
 def report(

@@ -9,82 +9,22 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from . import wire
 from .errors import SandboxError
 from .guest import turns
-from .limits import Language, Limits, Reason, Result
+from .keeper import Keeper
+from .limits import Limits, Reason, Result
+from .orders import Request
 from .outcome import Outcome, judge
-from .owners import stands_still
 from .pieces import Collector
-from .waiting import readable
+from .waiting import areadable, foreign, readable
 
-Mode = Literal["run", "calls", "judge", "candidate"]
 Fault = Literal["", "lost", "timeout", "malformed", "memory", "unclean", "killed"]
 GRACE = 2.0  # seconds the cell has, after the wall limit, to reply
 START = 60.0  # seconds a cell has to come up
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One execution, checked and complete.
-
-    Attributes:
-        code: The program (for "calls" and "candidate": the candidate's text).
-        stdin: Bytes it may read.
-        files: Put into the work directory before it starts.
-        fetch: Files collected after its last process is dead.
-        limits: The whole of them.
-        language: "python" or "shell".
-        seed: Of `random` (and numpy's, if loaded); None draws one from the system.
-        want_value: Whether the last expression's value comes back.
-        mode: "run", or the part of `guest/driver.py` that runs instead.
-        payload: What that part reads.
-        fds: Descriptors the execution inherits as 6, 7, ...; `begin` takes them over and closes
-            our copies, so that the other side sees an end of file at once.
-        broker: A descriptor the execution inherits as 4, likewise; -1 for none.
-    """
-
-    code: str
-    stdin: bytes = b""
-    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-    fetch: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    language: Language = "python"
-    seed: int | None = 0
-    want_value: bool = False
-    mode: Mode = "run"
-    payload: bytes = b""
-    fds: tuple[int, ...] = ()
-    broker: int = -1
-
-    def order(self) -> wire.Order:
-        """The form that travels."""
-        flags = (
-            (wire.WANT_VALUE if self.want_value else 0)
-            | (0 if self.seed is None else wire.SEEDED)
-            | (0 if self.mode == "run" else wire.ROWS)
-            | (wire.BROKER if self.broker >= 0 else 0)
-        )
-        limits = self.limits
-        return wire.Order(
-            self.code.encode("utf-8", "surrogatepass"),
-            limits.wall,
-            limits.processor_seconds,
-            limits.open_files,
-            limits.output,
-            limits.output_stop,
-            wire.MODES.index(self.mode),
-            wire.LANGUAGES.index(self.language),
-            flags,
-            str(self.seed or 0).encode(),
-            self.stdin,
-            self.payload,
-            tuple(self.files.items()),
-            self.fetch,
-        )
+_LATE = 0.1  # seconds for each piece of an answer that we come late to: we were held up, not it
 
 
 class StartFailed(Exception):
@@ -95,34 +35,6 @@ class StartFailed(Exception):
         self.code = code
         self.advice = advice  # empty: the step tells
         super().__init__(f"{step}: {text}")
-
-
-class Keeper(Protocol):
-    """What a backend knows of a worker besides its socket."""
-
-    def take(self, data: Mapping[str, Any], fds: Sequence[int]) -> None:
-        """Receives the descriptors of the worker's processes, while it starts."""
-        ...
-
-    def settle(self) -> None:
-        """Called once, when the worker is ready."""
-        ...
-
-    def oom_kills(self) -> int:
-        """The kernel's count of kills for memory, 0 where it keeps none."""
-        ...
-
-    def kill(self) -> None:
-        """Kills the worker and all in it, at once."""
-        ...
-
-    def release(self) -> None:
-        """Waits for the worker's end, then frees what it held; idempotent."""
-        ...
-
-    def forget(self) -> None:
-        """In a forked copy of the trainer: closes descriptors, ends nothing."""
-        ...
 
 
 class Cell:
@@ -147,6 +59,11 @@ class Cell:
         self._asked = False  # somebody waits for an answer
 
     @property
+    def asked(self) -> bool:
+        """Whether there is a request whose answer nobody has taken: the next would find it."""
+        return self._asked
+
+    @property
     def apart(self) -> str:
         """Why no descriptor can be passed to this worker; empty where one can."""
         return ""
@@ -164,6 +81,7 @@ class Cell:
         if self.ready is not None:
             return self.ready
         self._control.settimeout(START)
+        deadline = time.monotonic() + START
         try:
             while True:
                 frame, fds = wire.read_frame_fds(self._control, 4)
@@ -177,6 +95,8 @@ class Cell:
                 elif frame.kind == wire.FAILED:
                     raise StartFailed(str(data["step"]), int(data["code"]), str(data["text"]))
         except (wire.Malformed, wire.Hangup, OSError, KeyError, ValueError) as problem:
+            if foreign(problem, deadline):
+                raise
             raise StartFailed("start", 0, f"{type(problem).__name__} {problem}") from None
         finally:
             if self.ready is None:
@@ -208,9 +128,11 @@ class Cell:
         try:
             self._control.settimeout(GRACE + START)  # fails where another thread closed the cell
             wire.send_fds(self._control, frame, passed)
-        except OSError:
+        except OSError as problem:
             self._answered()
             self.kill("lost")
+            if foreign(problem, self._started + GRACE + START):
+                raise
             raise BrokenPipeError("the cell was dead before it was asked") from None
         finally:
             for fd in passed:
@@ -222,11 +144,14 @@ class Cell:
         deadline = self._started + self._order.wall + GRACE
         try:
             while True:
-                self._control.settimeout(max(0.001, deadline - time.monotonic()))
+                self._control.settimeout(max(_LATE, deadline - time.monotonic()))
                 outcome = self._take(wire.read_frame(self._control), files)
                 if outcome is not None:
                     return outcome
         except (wire.Malformed, wire.Hangup, OSError) as problem:
+            if foreign(problem, deadline):
+                self.kill("killed")
+                raise
             return self._lost(problem)
         except BaseException:  # the caller was interrupted: its answer must not reach the next
             self.kill("killed")
@@ -238,23 +163,34 @@ class Cell:
         """As `execute`, without holding up the event loop; cancelling kills the execution."""
         import asyncio
 
-        loop = asyncio.get_running_loop()
         if self.ready is None:
             await asyncio.to_thread(self.wait_ready)
         self.begin(request)
         self._control.setblocking(False)
         files, pieces = self._collector(), wire.Assembler()
+        deadline, late = self._started + self._order.wall + GRACE, False
         try:
-            async with asyncio.timeout(request.limits.wall + GRACE):
-                while True:
-                    data = await loop.sock_recv(self._control, 1 << 18)
-                    if not data:
-                        raise wire.Hangup
-                    for frame in pieces.feed(data):
-                        outcome = self._take(frame, files)
-                        if outcome is not None:
-                            return outcome
+            while True:
+                # What came while the event loop was held up is found, however late we look.
+                await areadable(self._control.fileno(), deadline - time.monotonic())
+                try:
+                    data = self._control.recv(1 << 18)
+                except BlockingIOError:
+                    if time.monotonic() < deadline:
+                        continue  # awake for nothing
+                    raise TimeoutError from None
+                if not late and time.monotonic() > deadline:  # and so is the rest of it
+                    late, deadline = True, time.monotonic() + GRACE
+                if not data:
+                    raise wire.Hangup
+                for frame in pieces.feed(data):
+                    outcome = self._take(frame, files)
+                    if outcome is not None:
+                        return outcome
         except (wire.Malformed, wire.Hangup, OSError) as problem:
+            if foreign(problem, deadline):
+                self.kill("killed")
+                raise
             return self._lost(problem)
         except BaseException:
             self.kill("killed")
@@ -301,13 +237,15 @@ class Cell:
         if not isinstance(problem, TimeoutError):
             return "malformed" if isinstance(problem, wire.Malformed) else "lost"
         # It lives, and a guest keeps it busy; or it stands still, which only outsiders can do.
-        return "lost" if any(map(stands_still, getattr(self.keeper, "pids", ()))) else "timeout"
+        return "lost" if self.keeper.stands_still() else "timeout"
 
     def hurry(self, seconds: float) -> None:
         """Ends the running execution at most `seconds` from now; its reason is then "killed"."""
         frame = wire.pack(wire.HURRY, self._id, wire.SECONDS.pack(max(0.0, seconds)))
         try:
-            self._control.sendall(frame)
+            self._control.sendall(frame, wire.NO_SIGNAL)
+        except TimeoutError:
+            raise  # of a handler: a few bytes always have room
         except OSError:
             return  # it is dead: `finish` will say so
 
@@ -329,6 +267,7 @@ class Cell:
         """
         self._id = next(self._ids) & 0xFFFFFFFF
         self._asked = True
+        deadline = time.monotonic() + wall + GRACE
         try:
             if self._control.gettimeout() != wall + GRACE:
                 self._control.settimeout(wall + GRACE)
@@ -338,6 +277,9 @@ class Cell:
                 raise wire.Malformed("an unexpected answer")
             return frame
         except (wire.Malformed, wire.Hangup, OSError) as problem:
+            if foreign(problem, deadline):
+                self.kill("killed")
+                raise
             self.kill(self._fault(problem))
             raise ConnectionError(self.fault) from None
         except BaseException:
@@ -362,6 +304,11 @@ class Cell:
             self.fault = fault
             self.keeper.kill()
             self._hang()
+
+    def abandon(self) -> None:
+        """Kills a cell whose answer nobody will take: its caller was interrupted."""
+        self.kill("killed")
+        self._answered()
 
     def hang_up(self) -> None:
         """Asks the cell to end; idle cells do so at once. `close` waits for it."""

@@ -16,7 +16,7 @@ from typing import Any
 from .cell import Cell, StartFailed
 from .inspection import open_oom_count, read_oom_count
 from .limits import Limits
-from .owners import DOORS, make_folder
+from .owners import DOORS, make_folder, stands_still
 from .relay import Relay
 
 APART = "the docker engine shares no folder with this process, so no descriptor can be passed"
@@ -83,6 +83,7 @@ class Container:
             self._folder = make_folder(DOORS)
             path = Path(self._folder, "door")
             path.mkdir()
+            path.chmod(0o700)  # whatever the trainer's umask left of it
             _bind(door, path / "control")
         except OSError as problem:
             raise StartFailed("temporary folder", problem.errno or 0, str(problem)) from None
@@ -116,6 +117,17 @@ class Container:
     def oom_kills(self) -> int:
         """The kernel's count, 0 where it is not shown."""
         return 0 if self._oom < 0 else read_oom_count(self._oom)
+
+    def stands_still(self) -> bool:
+        """Whether somebody has paused the container, or stopped its first process."""
+        if self.container is None:
+            return False
+        with contextlib.suppress(OSError):  # an engine that is gone says nothing
+            self.container.reload()
+            if self.container.status == "paused":
+                return True
+        pid = self.container.attrs.get("State", {}).get("Pid", 0)
+        return self.relay is None and stands_still(pid)  # else the pid is of another machine
 
     def kill(self) -> None:
         """Kill everything in the container."""

@@ -29,12 +29,12 @@ from . import wire
 from .advice import explain
 from .cell import Cell, StartFailed
 from .container import Contained, Container, wait_gone
-from .embedded import FLAGS
 from .errors import BackendFailed, BadRequest, SandboxUnavailable
 from .flags import compare, hardening
 from .limits import Limits
 from .owners import BOOT, OWNER, PID, boot_id, orphaned, own_pid, remove_doors
 from .relay import Relay
+from .zygote import FLAGS
 
 _START = 60.0  # seconds from the request for a container to its first word
 _FIRST_ID = 1_600_000_000  # no account has an id from here on; cells count from elsewhere
@@ -124,7 +124,7 @@ class Docker:
             "inodes": limits.inodes,
             "group": True,
         }
-        control.sendall(wire.pack(wire.SPAWN, 0, wire.pack_json(plan)))
+        wire.send_fds(control, wire.pack(wire.SPAWN, 0, wire.pack_json(plan)), ())
         return control
 
     def _road(self, limits: Limits, keeper: Container) -> socket.socket:

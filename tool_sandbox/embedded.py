@@ -1,4 +1,4 @@
-"""The embedded backend: starts the zygote, asks it for cells, and keeps their processes in hand."""
+"""The embedded backend: asks a zygote for cells, and keeps their processes in hand."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
-from . import owners, wire
+from . import owners
 from .cell import Cell, StartFailed
-from .errors import BackendFailed, SandboxClosed
 from .limits import Limits
+from .lines import new_line
 from .resources import Group, Groups
 from .waiting import readable
+from .zygote import Zygote, failed
 
-_GUEST = Path(__file__).parent / "guest" / "zygote.py"
-ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    "LD_BIND_NOW": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
-FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _FIRST_ID = 1_000_000_000  # no account has an id from here on
 _IDS = 1 << 22  # as many as there can be processes
 _FEW_IDS = 27_000
 _FEWEST = 1000  # that a container's root must hold, to give some away
 Mode = Literal["full", "reduced", "bare"]
-_TRIES, _SPAN = 3, 10.0  # failed starts within so many seconds are the end
 _END = 5.0  # seconds that killed processes have to disappear
 
 
@@ -67,6 +53,10 @@ class Processes:
         """The group's count."""
         return 0 if self._group is None else self._group.oom_kills()
 
+    def stands_still(self) -> bool:
+        """Whether one of the two was stopped by a signal."""
+        return any(map(owners.stands_still, self.pids))
+
     def kill(self) -> None:
         """Pid 1 first (the namespace dies with it), then the launcher.
 
@@ -88,17 +78,18 @@ class Processes:
             group, self._group = self._group, None
             root, self._root = self._root, ""
         ended = _END / 2 if root else _END / 5
-        if fds and not _ended(fds, ended):
+        with contextlib.ExitStack() as after:  # also where the caller is interrupted meanwhile
+            if root:
+                after.callback(owners.remove_tree, root)
+            if group is not None:
+                after.callback(group.remove)
             for fd in fds:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(fd, signal.SIGKILL)
-            _ended(fds, deadline - time.monotonic())
-        for fd in fds:
-            os.close(fd)
-        if group is not None:
-            group.remove()
-        if root:
-            owners.remove_tree(root)
+                after.callback(os.close, fd)
+            if fds and not _ended(fds, ended):
+                for fd in fds:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                _ended(fds, deadline - time.monotonic())
 
     def forget(self) -> None:
         """In a forked copy of the trainer: the descriptors go, the processes are not ours."""
@@ -117,133 +108,6 @@ def _ended(fds: Sequence[int], seconds: float) -> bool:
         if not readable([fd], left):
             return False
     return True
-
-
-class Zygote:
-    """The warm interpreter, restarted when it is gone."""
-
-    def __init__(self, python: str, preload: Sequence[str], site: bool) -> None:
-        self._python = python
-        self._wanted = {"preload": list(preload), "site": site}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._control: socket.socket | None = None
-        self._errors = -1
-        self._failures: list[tuple[float, str]] = []
-        self._lock = threading.Lock()
-        self._closed = False
-        self.hello: Mapping[str, Any] = {}
-
-    def spawn(self, plan: Mapping[str, object], fds: Sequence[int]) -> None:
-        """Asks for one cell; the cell itself answers on the control socket it is given.
-
-        Raises:
-            BackendFailed: The zygote failed to start three times in ten seconds.
-            StartFailed: It refuses to fork.
-            SandboxClosed: After `close`.
-        """
-        frame = wire.pack(wire.SPAWN, 0, wire.pack_json(plan))
-        with self._lock:
-            if self._closed:  # or a thread that comes late would start it again, for good
-                raise SandboxClosed("this sandbox is closed; make a new one")
-            for _ in range(_TRIES):
-                control = self._running()
-                try:
-                    wire.send_fds(control, frame, fds)
-                    return
-                except OSError:
-                    self._stop()
-        raise BackendFailed("the zygote hangs up as soon as it is asked")
-
-    def _running(self) -> socket.socket:
-        if self._control is None:
-            now = time.monotonic()
-            self._failures = [one for one in self._failures if now - one[0] < _SPAN]
-            if len(self._failures) >= _TRIES:
-                last = self._failures[-1][1]
-                raise BackendFailed(f"the zygote failed {_TRIES} times in {_SPAN:.0f} s: {last}")
-            try:
-                self._control = self._start()
-            except StartFailed as problem:
-                self._failures.append((now, str(problem)))
-                raise
-        return self._control
-
-    def _start(self) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        self._errors = os.memfd_create("zygote", os.MFD_CLOEXEC)
-        command = [self._python, *FLAGS, str(_GUEST), str(theirs.fileno())]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                env=ENVIRONMENT,
-                pass_fds=[theirs.fileno()],
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._errors,
-                start_new_session=True,
-            )
-            theirs.close()  # or its hang-up would never reach us
-            ours.settimeout(120.0)
-            ours.sendall(wire.pack(wire.SPAWN, 0, wire.pack_json(self._wanted)))
-            self.hello, _ = wire.unpack_json(wire.read_frame(ours).body)
-        except (OSError, wire.Hangup, wire.Malformed) as problem:
-            ours.close()
-            theirs.close()
-            words = self._words()
-            self._stop()
-            raise StartFailed("zygote", 0, f"{problem or type(problem).__name__} {words}") from None
-        if self.hello["threads"] != 1:
-            ours.close()
-            self._stop()
-            raise StartFailed(
-                "preload", 0, f"module {self.hello['culprit']!r} starts threads; leave it out"
-            )
-        return ours
-
-    def _words(self) -> str:
-        if self._errors < 0:
-            return ""
-        return os.pread(self._errors, 4096, 0).decode("utf-8", "replace").strip()
-
-    @property
-    def pid(self) -> int | None:
-        """Of the running zygote."""
-        return None if self._process is None else self._process.pid
-
-    def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
-        process, self._process = self._process, None
-        if process is not None:
-            try:
-                process.wait(1.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def close(self) -> None:
-        """Ends it; idempotent. Cells that still live go on."""
-        with self._lock:
-            self._closed = True
-            self._stop()
-
-    def forget(self) -> None:
-        """In a forked copy of the trainer: closes the descriptors, reaps nothing."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
-        if self._process is not None:
-            self._process.returncode = 0  # not our child: no warning, no wait
-            self._process = None
-        self._lock = threading.Lock()
 
 
 class Embedded:
@@ -268,7 +132,7 @@ class Embedded:
         site = python is not None or any(
             name.partition(".")[0] not in sys.stdlib_module_names for name in preload
         )
-        self.zygote = Zygote(python or sys.executable, preload, site)
+        self.zygote = Zygote(python or sys.executable or "", preload, site)
         self._readable = list(readable)
         self._mode: Mode = mode
         self.name = "process" if mode == "bare" else "cell"
@@ -282,39 +146,45 @@ class Embedded:
 
         Raises:
             BackendFailed: The zygote cannot be started.
-            StartFailed: It refuses.
+            StartFailed: It refuses, or something is short on this machine: a later try may succeed.
         """
-        group = self._groups.make(limits)
-        root = "" if self._mode == "full" else _folder()
-        ours, theirs = socket.socketpair()
-        names, fds = ["control"], [theirs.fileno()]
-        passed = {} if group is None else group.descriptors()
-        names += passed
-        fds += passed.values()
-        plan = {
-            "id": 0,
-            "fds": names,
-            "memory": limits.memory,
-            "processes": limits.processes,
-            "file_size": limits.file_size,
-            "disk": limits.disk,
-            "inodes": limits.inodes,
-            "readable": self._readable,
-            "group": group is not None,
-            "mode": self._mode,
-            "root": root,
-            **_ids(self._mode),
-        }
         try:
-            self.zygote.spawn(plan, fds)
-        except BaseException:
-            ours.close()
-            Processes(group, root).release()
-            raise
-        finally:
-            theirs.close()
+            return self._begin(limits)
+        except TimeoutError:
+            raise  # of a handler of the trainer's signals: nothing here has so short a time
+        except OSError as problem:
+            raise failed("worker", problem) from None
+
+    def _begin(self, limits: Limits) -> Cell:
+        with contextlib.ExitStack() as undo, contextlib.ExitStack() as handed:
+            root = "" if self._mode == "full" else _folder()
+            if root:
+                undo.callback(owners.remove_tree, root)
+            group = self._groups.make(limits)
+            if group is not None:
+                undo.callback(group.remove)
+            ours, theirs = new_line()
+            undo.callback(ours.close)
+            handed.callback(theirs.close)
+            passed = {} if group is None else group.descriptors()
             for fd in passed.values():
-                os.close(fd)
+                handed.callback(os.close, fd)
+            plan = {
+                "id": 0,
+                "fds": ["control", *passed],
+                "memory": limits.memory,
+                "processes": limits.processes,
+                "file_size": limits.file_size,
+                "disk": limits.disk,
+                "inodes": limits.inodes,
+                "readable": self._readable,
+                "group": group is not None,
+                "mode": self._mode,
+                "root": root,
+                **_ids(self._mode),
+            }
+            self.zygote.spawn(plan, (theirs.fileno(), *passed.values()))
+            undo.pop_all()
         return Cell(ours, limits, Processes(group, root))
 
     @property

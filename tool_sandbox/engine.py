@@ -195,8 +195,15 @@ class Engine:
         """Counts an event of a grading, by its name in `Stats`."""
         self.counters.note(name)
 
-    def session(self, limits: Limits | None, files: dict[str, bytes]) -> Session:
+    def session(
+        self, limits: Limits | None, files: dict[str, bytes], owner: object = None
+    ) -> Session:
         """A session on a cell of its own.
+
+        Args:
+            limits: None means the sandbox' own.
+            files: Put into the work directory at the start.
+            owner: What ends this engine when it is collected; the session holds it.
 
         Raises:
             BadRequest: The machine has no memory for one more.
@@ -223,7 +230,7 @@ class Engine:
             if not isinstance(problem, ConnectionError):
                 raise  # an interrupt
             raise SandboxError("the session's worker was lost while it opened") from None
-        return Session(shared, 1)
+        return Session(shared, 1, owner)
 
     def _ready(self, limits: Limits) -> Cell:
         """A cell of its own for a session; tried again where the zygote died while it was asked."""
@@ -283,6 +290,7 @@ class Engine:
         for cell in (*self.pool.forget(), *self.judges.forget(), *self._cells, *first):
             cell.forget()
         self._cells.clear()
+        self.counters.renew()
         if self._backend is not None:
             self._backend.forget()
 

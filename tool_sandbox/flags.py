@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from . import image
-from .embedded import ENVIRONMENT
 from .guest import layout
 from .limits import Limits, MiB
+from .zygote import ENVIRONMENT
 
 _OWN = 96 * MiB  # for the interpreter while it starts; then the limit is tightened
 

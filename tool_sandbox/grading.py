@@ -1,31 +1,30 @@
-"""Cases, scripts and streams; comparison on our side; `Report`."""
+"""`Calls`: what comes back is read, compared and told here, on our side; the way to the others."""
 
 from __future__ import annotations
 
-import contextlib
 import keyword
 import math
-import reprlib
+import re
 import signal
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
-from fractions import Fraction
 from functools import lru_cache
 from types import NoneType
-from typing import Any, cast
+from typing import cast
 
 from . import values
 from .asserts import calls_from_assert, calls_from_asserts, calls_from_check
 from .cases import Calls, Case, Mark, Report, Script, Streams, Tests, Verdict, report
 from .cell import Request
+from .comparing import equal
 from .errors import BadRequest
 from .guest import rows as guest_rows
 from .guest.watch import ROWS_MOST
 from .limits import Limits, Result
-from .requests import check_code, check_room
+from .requests import check_code
 from .script import Door, grade_script
+from .showing import detail, short
+from .streams import grade_streams
 
 __all__ = [
     "Calls",
@@ -43,10 +42,11 @@ __all__ = [
     "grade",
 ]
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
-DETAIL = 200  # characters
-_MOST_OUTPUT = 4 << 20  # bytes kept of one stream
+# In the bytes of every value with a NaN or a Decimal, and of few others: only these are looked at
+# twice. It is the end of a float that Python calls NaN, or the tag of a Decimal and its length.
+_ODD = re.compile(rb"\xf8[\x7f\xff]|m..[\0\1]\0", re.DOTALL)
+_LONG = f"an int of more than {values.MIXED_BITS} bits"
+_SLOW = "comparing the two takes too long"
 
 
 def grade(door: Door, candidate: str, tests: Tests, limits: Limits) -> Report:
@@ -61,61 +61,9 @@ def grade(door: Door, candidate: str, tests: Tests, limits: Limits) -> Report:
         case Script():
             return grade_script(door, candidate, tests, limits)
         case Streams():
-            return _grade_streams(door, candidate, tests, limits)
+            return grade_streams(door, candidate, tests, limits)
         case _:
             raise BadRequest(f"tests are {type(tests).__name__}; give Calls, Script or Streams")
-
-
-def equal(got: object, expected: object, tolerance: float | None = None) -> bool:
-    """Whether a decoded value is what was expected.
-
-    Without tolerance Python's own `==` between exact builtin types, so `True` equals 1 and a tuple
-    never equals a list. With it numbers may differ by `tolerance`, or by that share of the expected
-    number. NaN equals NaN only where it is expected.
-
-    >>> equal([1, 2.0000001], [1, 2], 1e-6), equal((1,), [1])
-    (True, False)
-    """
-    try:
-        return bool(got == expected) or _alike(got, expected, tolerance)
-    except Exception:  # a signalling NaN, an int too large for a float
-        return False
-
-
-def _alike(got: Any, expected: Any, tolerance: float | None) -> bool:
-    kind: Any = _kind(expected)
-    if issubclass(kind, dict):
-        return issubclass(type(got), dict) and _alike_pairs(got, expected, tolerance)
-    if any(kind is one for one in (list, tuple, deque)):
-        same = _kind(got) is kind and len(got) == len(expected)
-        return same and all(map(equal, got, expected, [tolerance] * len(expected)))
-    if kind is bool or not _is_number(expected) or not _is_number(got):
-        return False
-    return _near(got, expected, tolerance)
-
-
-def _kind(value: object) -> type:
-    return type(value)
-
-
-def _alike_pairs(got: Any, expected: Any, tolerance: float | None) -> bool:
-    return len(got) == len(expected) and all(
-        key in got and equal(got[key], expected[key], tolerance) for key in expected
-    )
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float, complex, Decimal, Fraction)
-
-
-def _near(got: Any, expected: Any, tolerance: float | None) -> bool:
-    if expected != expected:
-        return bool(got != got)
-    if tolerance is None or isinstance(got, complex) > isinstance(expected, float | complex):
-        return False
-    kind = complex if complex in (type(got), type(expected)) else float
-    size = abs(kind(expected))
-    return math.isfinite(size) and abs(kind(got) - kind(expected)) <= tolerance * max(1.0, size)
 
 
 def _grade_calls(door: Door, candidate: str, tests: Calls, limits: Limits) -> Report:
@@ -148,7 +96,7 @@ def _pack(tests: Calls, limits: Limits) -> bytes:
         _check_case(case)
     keywords = [case.kwargs for case in tests.cases]
     try:
-        _check_expected([case.expected for case in tests.cases])
+        _check_expected(tests.cases)
         return values.encode(
             (
                 tests.entry,
@@ -158,22 +106,58 @@ def _pack(tests: Calls, limits: Limits) -> bytes:
                 _columns([tuple(case.args) for case in tests.cases]),
                 tuple(map(dict, keywords)) if any(keywords) else (),
                 tuple(k for k, case in enumerate(tests.cases) if case.by == "truth"),
-            )
+            ),
+            whole=True,
         )
     except values.NotPlain as problem:
         raise BadRequest(f"a Case holds what no wire carries: {problem}") from None
 
 
-def _check_expected(expected: list[object]) -> None:
-    """Refuses what no candidate's rows could hold, lest everybody fail in silence."""
-    with contextlib.suppress(values.NotPlain):  # too much at once, or not plain: look at each
-        values.encode(expected, size=guest_rows.ROW)
-        return
-    sizes = [len(values.encode(value, size=guest_rows.ROW)) for value in expected]
-    if sum(sizes) + len(sizes) * guest_rows.HEAD.size > ROWS_MOST:
+def _check_expected(cases: Sequence[Case]) -> None:
+    """Refuses what no candidate's rows could hold or equal, lest everybody fail in silence."""
+    expected = [case.expected for case in cases]
+    try:
+        coded = [values.encode(expected, size=guest_rows.ROW)]
+    except values.NotPlain:  # too much at once, or not plain: look at each
+        coded = [values.encode(value, size=guest_rows.ROW) for value in expected]
+        _check_together(coded)
+    if any(map(_ODD.search, coded)):
+        for case in cases:
+            _check_passable(case)
+
+
+def _check_together(coded: list[bytes]) -> None:
+    size = sum(map(len, coded))
+    if size + len(coded) * guest_rows.HEAD.size > ROWS_MOST:
         raise BadRequest(
-            f"the expected values take {sum(sizes)} bytes and one grading brings back "
-            f"{ROWS_MOST}: nobody could pass; grade fewer cases at once"
+            f"the expected values take {size} bytes and one grading brings back {ROWS_MOST}: "
+            "nobody could pass; grade fewer cases at once"
+        )
+    made = (guest_rows.row(k, guest_rows.VALUE, data) for k, data in enumerate(coded))
+    try:
+        read_rows(b"".join(made), len(coded))
+    except values.ValueProblem as problem:
+        raise BadRequest(
+            f"nobody could bring back the expected values together: {problem}; grade fewer "
+            "cases at once"
+        ) from None
+
+
+def _check_passable(case: Case) -> None:
+    """Refuses an expected value that not even itself would equal, once it has travelled."""
+    if case.raises is not None or case.by == "truth":
+        return
+    reader = values.Reader(values.encode(case.expected), None, values.NODES)
+    try:
+        value = reader.value()
+    except values.BadValue as problem:
+        raise BadRequest(f"nobody could bring back an expected value: {problem}") from None
+    if reader.longs and reader.decimals:
+        raise BadRequest(f"an expected value holds Decimals and {_LONG}: {_SLOW}")
+    if not _meets(value, case):
+        raise BadRequest(
+            f"Case.expected is {short(case.expected)}, which no answer equals: a NaN in a set, or "
+            "among keys, equals nothing; expect something else"
         )
 
 
@@ -224,12 +208,12 @@ def verdicts_of(
         One verdict a case, and whether the pipe carried what no driver writes: rows out of order,
         more rows than cases, bytes that are no row. Then every case fails.
     """
-    names = [case.name or f"case {k}" for k, case in enumerate(cases)]
+    names = _names(cases)
     try:
-        found = read_rows(rows, len(cases))
+        found = read_rows(rows, len(cases), [case.expected for case in cases])
     except values.ValueProblem as problem:
-        detail = f"the result channel was written by another hand: {problem}"
-        return tuple(Verdict(name, "malformed", detail[:DETAIL]) for name in names), True
+        told = detail(f"the result channel was written by another hand: {problem}")
+        return tuple(Verdict(name, "malformed", told) for name in names), True
     verdicts = [
         _verdict(name, case, what, value)
         for name, case, (what, value) in zip(names, cases, found, strict=False)
@@ -238,8 +222,17 @@ def verdicts_of(
     return tuple(verdicts), False
 
 
-def read_rows(data: bytes, most: int) -> list[tuple[int, object]]:
+def _names(cases: Sequence[Case]) -> list[str]:
+    return [case.name or f"case {k}" for k, case in enumerate(cases)]
+
+
+def read_rows(data: bytes, most: int, expected: Sequence[object] = ()) -> list[tuple[int, object]]:
     """What became of each case and the value with it, in order; an unfinished last row is left out.
+
+    Args:
+        data: From the pipe.
+        most: How many rows there may be.
+        expected: Of each case. What cannot be compared with it in time comes as malformed.
 
     Raises:
         BadValue: A row has no value, is out of order, or one too many.
@@ -259,36 +252,58 @@ def read_rows(data: bytes, most: int) -> list[tuple[int, object]]:
         if k != len(found) or k >= most:
             raise values.BadValue(f"row {len(found)} is not the row of case {len(found)}")
         reader.at = at + head.size
-        found.append((what, reader.value()))
+        value = reader.value()
         if reader.at != end:
             raise values.BadValue(f"row {k} does not end with its value")
+        if (reader.longs or reader.decimals) and _clash(reader, expected[k : k + 1]):
+            what, value = guest_rows.MALFORMED, f"{_LONG} beside Decimals: {_SLOW}"
+        found.append((what, value))
         at = end
     return found
 
 
+def _clash(reader: values.Reader, expected: Sequence[object]) -> bool:
+    """Whether the value just read, or what is expected, holds Decimals and the other long ints.
+
+    All threads of a trainer would wait for their comparison, which is one step for Python.
+    """
+    other = values.Reader(values.encode(expected[0]) if expected else b"N", None, values.NODES)
+    other.value()
+    return (reader.longs and other.decimals) or (reader.decimals and other.longs)
+
+
 def _verdict(name: str, case: Case, what: int, value: object) -> Verdict:
-    if what == guest_rows.VALUE:
-        if case.raises is not None:
-            return Verdict(name, "wrong", f"returned {short(value)} and raised nothing")
-        if _meets(value, case):
-            return _passed(name)
-        return Verdict(name, "wrong", f"returned {short(value)}"[:DETAIL])
     match (what, value):
+        case (guest_rows.VALUE, _) if case.raises is not None:
+            return Verdict(name, "wrong", detail(f"raised nothing and returned {short(value)}"))
+        case (guest_rows.VALUE, _) if _meets(value, case):
+            return _passed(name)
+        case (guest_rows.VALUE, _):
+            return Verdict(name, "wrong", detail(f"returned {short(value)}"))
         case (guest_rows.RAISED, (str(kind), str(nearest), str(text), str(when))):
             if case.raises is not None and not when and _matches(case.raises, kind, nearest):
-                return Verdict(name, "pass")
-            detail = f"{kind.split('/')[0]}: {text}" + (f" ({when})" if when else "")
-            return Verdict(name, "raised", detail[:DETAIL])
+                return _passed(name)
+            told = f"{kind.split('/')[0]}: {text}" + (f" ({when})" if when else "")
+            return Verdict(name, "raised", detail(told))
         case (guest_rows.TIMEOUT, _):
             return Verdict(name, "timeout", "this case did not return within its wall")
-        case (guest_rows.MISSING, _):
-            return Verdict(name, "missing", "the program ended itself in this case")
+        case (guest_rows.MISSING, int(code)):
+            return Verdict(name, "missing", f"the program ended in this case, {_death(code)}")
         case (guest_rows.ABSENT, str(entry)):
-            return Verdict(name, "missing", f"the program defines no {entry[:80]}")
+            return Verdict(name, "missing", detail(f"the program defines no {entry[:80]}"))
         case (guest_rows.MALFORMED, str(reason)):
-            return Verdict(name, "malformed", reason[:DETAIL])
+            return Verdict(name, "malformed", detail(reason))
         case _:
             return Verdict(name, "malformed", "the row has an unknown form")
+
+
+def _death(code: int) -> str:
+    """What an exit code tells; it comes from the candidate's process and may be any number."""
+    if code == -signal.SIGXCPU:
+        return "its processor time was used up"
+    if code == -signal.SIGKILL:
+        return "killed, as where the memory is used up"
+    return f"by signal {-code}" if -64 <= code < 0 else f"exit code {short(code)}"
 
 
 @lru_cache(4096)
@@ -323,61 +338,3 @@ def _unwritten(names: list[str], result: Result) -> list[Verdict]:
     ended = f"the program ended here ({result.reason}, exit code {result.exit_code})"
     first = Verdict(names[0], late, "no answer in time" if late == "timeout" else ended)
     return [first, *(Verdict(name, "missing", "never reached") for name in names[1:])]
-
-
-def short(value: object) -> str:
-    """A plain value for human eyes, cut to size."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # an int with more digits than Python prints
-        return "<a very large number>"
-
-
-def _grade_streams(door: Door, candidate: str, tests: Streams, limits: Limits) -> Report:
-    if tests.match not in ("exact", "tokens"):
-        raise BadRequest(f'Streams.match is {tests.match!r}; give "exact" or "tokens"')
-    if not tests.cases or not isinstance(cast("object", tests.cases), Sequence):
-        raise BadRequest("Streams has no cases; give at least one pair of stdin and stdout")
-    for pair in tests.cases:
-        _check_pair(pair)
-        check_room({}, pair[0].encode(), limits)
-    check_code(candidate, "candidate", max(len(given) * 4 for given, _ in tests.cases))
-    verdicts: list[Verdict] = []
-    shown: Result | None = None  # the first that failed, else the last
-    program = candidate.removeprefix("\ufeff")  # as Python does with a file
-    for k, (given, expected) in enumerate(tests.cases):
-        room = min(max(limits.output, 2 * len(expected.encode()) + 1), _MOST_OUTPUT)
-        request = Request(program, given.encode(), limits=replace(limits, output=room))
-        result = door.run(request).result
-        verdict = _stream_verdict(f"case {k}", expected, result, tests.match)
-        if all(earlier.outcome == "pass" for earlier in verdicts):
-            shown = result
-        verdicts.append(verdict)
-    assert shown is not None
-    return report(tuple(verdicts), shown)
-
-
-def _check_pair(pair: object) -> None:
-    shown = short(pair)
-    texts = list(cast("Any", pair)) if isinstance(pair, tuple | list) else []
-    if [type(text) for text in texts] != [str, str]:
-        raise BadRequest(f"Streams.cases holds {shown}; give pairs of texts, stdin and stdout")
-    if len(texts[1]) > _MOST_OUTPUT // 4:
-        raise BadRequest(f"an expected stdout has {len(texts[1])} characters; give at most 1 MiB")
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise BadRequest("Streams.cases holds a lone surrogate; give valid text") from None
-
-
-def _stream_verdict(name: str, expected: str, result: Result, match: str) -> Verdict:
-    if result.reason == "timeout":
-        return Verdict(name, "timeout", "the program did not end in time")
-    if not result.ok:
-        detail = f"the program ended with {result.reason}, exit code {result.exit_code}"
-        return Verdict(name, "raised" if result.reason == "error" else "missing", detail)
-    # undecodable bytes became U+FFFD, and what is beyond the cap is missing: both change the length
-    same = result.stdout_bytes == len(result.stdout.encode()) and (
-        result.stdout == expected if match == "exact" else result.stdout.split() == expected.split()
-    )
-    return Verdict(name, "pass") if same else Verdict(name, "wrong", "the output differs")

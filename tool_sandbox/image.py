@@ -33,8 +33,10 @@ _TOOLS = (
     *("head", "tail", "wc", "sort", "uniq", "cut", "tr", "tee", "nl", "paste", "comm", "split"),
     *("grep", "egrep", "sed", "awk", "mawk", "find", "xargs", "diff", "cmp", "od", "dd", "du"),
     *("pwd", "basename", "dirname", "readlink", "realpath", "stat", "mktemp", "id", "uname"),
-    *("df", "yes", "timeout", "md5sum", "sha256sum", "base64", "which", "kill", "ps"),
+    *("df", "yes", "timeout", "md5sum", "sha256sum", "base64", "which", "kill", "ps", "tty"),
 )
+# What every guest's LC_ALL names; Debian's folder, and that of others.
+_LOCALES = ("/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8")
 _LEFT_OUT = frozenset(
     (
         *("test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "ensurepip"),
@@ -59,9 +61,9 @@ def baked_files() -> dict[Path, str]:
 
 
 def digest() -> str:
-    """The state of the guest's files."""
+    """The state of the guest's files, and of what else goes into an image: this file."""
     found = hashlib.sha256()
-    for path in sorted(baked_files()):
+    for path in (*sorted(baked_files()), Path(__file__)):
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:12]
 
@@ -197,6 +199,8 @@ class _Gatherer:
             *(shutil.which(tool, path="/usr/bin:/bin") or "" for tool in _TOOLS),
         ]
         self._file(executable, f"opt/python/bin/{version}")
+        for name in ("python3", "python"):  # the folder is the first in a guest's PATH
+            self._link(f"opt/python/bin/{name}", version)
         self._tree(library, f"opt/python/lib/{version}")
         for path in filter(None, binaries[1:]):
             self._program(path)
@@ -204,6 +208,8 @@ class _Gatherer:
         for path in libraries([path for path in (*binaries, *extensions) if path]):
             usual = path.startswith(("/lib", "/usr/lib"))
             self._file(path, path.lstrip("/") if usual else f"usr/lib/{os.path.basename(path)}")
+        for path in filter(os.path.isdir, _LOCALES):
+            self._tree(Path(path), path.lstrip("/"))
         self._text("etc/passwd", _PASSWD)
         self._text("etc/group", "root:x:0:\nguest:x:1000:\n")
 
@@ -232,6 +238,11 @@ class _Gatherer:
         info.size = os.path.getsize(real)
         with open(real, "rb") as file:
             self._archive.addfile(info, file)
+
+    def _link(self, name: str, target: str) -> None:
+        link = _entry(name, tarfile.SYMTYPE, 0o777)
+        link.linkname = target
+        self._archive.addfile(link)
 
     def _text(self, name: str, text: str) -> None:
         _add(self._archive, name, text.encode())

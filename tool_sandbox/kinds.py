@@ -14,10 +14,15 @@ NODES = 1_000_000
 HEAVY = 8  # parts that an empty set, OrderedDict, Counter or defaultdict counts for: its memory
 HEAVIEST = 24  # and a deque
 MUTABLE = frozenset((list, dict, set, Counter, OrderedDict, defaultdict, deque))
-BITS = 1 << 20  # of an int: comparing a longer one with a Decimal takes seconds
-RATIO_BITS = 1 << 14  # of a Fraction's parts: reading one takes their greatest common divisor
+BITS = 1 << 20  # of an int
+RATIO_BITS = 1 << 14  # of a Fraction's parts, and a range's: reading and hashing them divides
+# Of an int that is compared with a Decimal: that takes the square of its length, in one step that
+# lets no other thread go on; 20 microseconds at this length, over a second at `BITS`.
+MIXED_BITS = 1 << 12
 DIGITS = 100_000  # of a Decimal
-TWINS = 64  # keys of one set or dict that share a hash: more is an attack on the reader's time
+# Keys of one set or dict that share a hash: more is an attack on the reader's time. In a value with
+# Decimals or Fractions they count, moreover, for the time that it takes to compare each with each.
+TWINS = 64
 
 TYPES: dict[str, type] = {
     name: kind

@@ -21,9 +21,11 @@ from os import PathLike
 from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 
+from . import wire
 from .cassette import Answer, Cassette
 from .errors import BadRequest
 from .limits import MiB
+from .lines import line_for
 
 _LINE = 8192  # bytes of a question
 _REDIRECTS = 5
@@ -271,7 +273,7 @@ class Broker:
 
     def open(self) -> int:
         """A descriptor for one execution; whoever takes it closes it."""
-        ours, theirs = socket.socketpair()
+        ours, theirs = line_for("to the broker")
         thread = threading.Thread(target=self._serve, args=(ours,), daemon=True)
         thread.start()
         return theirs.detach()
@@ -282,7 +284,7 @@ class Broker:
 
         With the call the line ends, however many copies of the descriptor are left over there.
         """
-        ours, theirs = socket.socketpair()
+        ours, theirs = line_for("to the broker")
         name = "palaestra-fetch"
         threading.Thread(target=self._serve, args=(ours,), name=name, daemon=True).start()
         try:
@@ -301,7 +303,8 @@ class Broker:
                     answer = self._answer(question, calls, left)
                     left -= len(answer.body)
                     head = {"status": answer.status, "length": len(answer.body)}
-                    line.sendall(json.dumps(head).encode() + b"\n" + answer.body)
+                    told = json.dumps(head).encode() + b"\n" + answer.body
+                    line.sendall(told, wire.NO_SIGNAL)
             except OSError:
                 return  # the execution has ended
 

@@ -20,20 +20,21 @@ def own_pid() -> str:
 
 def start_time(pid: int) -> str:
     """When a process started, in ticks since boot; empty when it does not live."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[19]
+    return words[19] if len(words := _stat(pid)) > 19 else ""
 
 
 def stands_still(pid: int) -> bool:
     """Whether a process was stopped by a signal."""
+    return _stat(pid)[:1] == ["T"]
+
+
+def _stat(pid: int) -> list[str]:
+    """What the kernel says of a process, from its state on; nothing where there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        data = Path(f"/proc/{pid}/stat").read_bytes()  # a process' name may be any bytes
     except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "T"
+        return []
+    return data.rpartition(b")")[2].decode("ascii").split()
 
 
 def boot_id() -> str:
@@ -60,7 +61,9 @@ def make_folder(kind: str) -> str:
     Args:
         kind: `DOORS` or `ROOTS`.
     """
-    return tempfile.mkdtemp(prefix=f"{kind}{own_pid().replace(':', '-')}-")
+    path = tempfile.mkdtemp(prefix=f"{kind}{own_pid().replace(':', '-')}-")
+    os.chmod(path, 0o700)  # a trainer's umask can take even that away
+    return path
 
 
 def remove_folders(kind: str) -> int:

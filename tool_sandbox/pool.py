@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -11,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from .cell import Cell, StartFailed
 from .errors import BackendFailed, SandboxClosed
 from .limits import Limits
+from .spread import no_thread
 from .stats import Counters
 
 LIFE = 20_000  # executions of one cell
@@ -122,11 +124,11 @@ class Pool:
                 raise
         try:
             taken = self._starting.submit(self.take, limits, cell)
-        except RuntimeError:  # shut down meanwhile
+        except RuntimeError as problem:
             if cell is not None:
                 cell.close()
             self._give_back()
-            raise SandboxClosed("the sandbox was closed while waiting") from None
+            raise no_thread(problem, closed=self._closed) from None
         try:
             return await asyncio.shield(asyncio.wrap_future(taken))
         except BaseException:
@@ -201,23 +203,30 @@ class Pool:
             return  # whoever needs the cell meets the failure, and says it
 
     def release(self, cell: Cell) -> None:
-        """Gives cell and place back; a cell that cannot go on is replaced."""
-        keep = cell.alive and not cell.retired and cell.executions < LIFE
-        spare: list[Cell] = []
-        with self._lock:
-            self._busy.discard(cell)
-            if keep and not self._closed:
-                self._idle.append(cell)
-                while len(self._idle) > self._workers:
-                    spare.append(self._idle.pop(0))
-            else:
-                spare.append(cell)
-            replace = not keep and not self._closed and shape(cell.limits) == shape(self._limits)
-        for one in spare:
-            self._end(one)
-        if replace:
-            self._ahead(1)
-        self._give_back()
+        """Gives cell and place back; a cell that cannot go on is replaced.
+
+        Nothing in here may be skipped where the caller is interrupted: without the place, the next
+        caller of a pool of one would wait for ever.
+        """
+        with contextlib.ExitStack() as steps:  # the last first, each whatever became of the others
+            steps.callback(self._give_back)
+            if cell.asked:  # interrupted between asking and reading: the next would read it
+                cell.abandon()
+            keep = cell.alive and not cell.retired and cell.executions < LIFE
+            spare: list[Cell] = []
+            with self._lock:
+                self._busy.discard(cell)
+                if keep and not self._closed:
+                    self._idle.append(cell)
+                    while len(self._idle) > self._workers:
+                        spare.append(self._idle.pop(0))
+                else:
+                    spare.append(cell)
+                lost = not keep and not self._closed
+            if lost and shape(cell.limits) == shape(self._limits):
+                steps.callback(self._ahead, 1)
+            for one in spare:
+                steps.callback(self._end, one)
 
     def _end(self, cell: Cell) -> None:
         self._counters.retired(cell.fault or ("old" if cell.executions >= LIFE else "idle"))

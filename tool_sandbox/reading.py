@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import cast
+from typing import Any, cast
 
 from .kinds import (
     BITS,
@@ -16,6 +17,7 @@ from .kinds import (
     HEAVIEST,
     HEAVY,
     MAKERS,
+    MIXED_BITS,
     MUTABLE,
     RATIO_BITS,
     TWINS,
@@ -34,7 +36,7 @@ _ARRAY = struct.Struct("<ccI")
 class _Walk:
     """The steps of a `Reader`; each checks what it takes."""
 
-    __slots__ = ("at", "containers", "data", "handle", "nodes")
+    __slots__ = ("at", "containers", "data", "decimals", "handle", "longs", "nodes", "slow")
 
     def __init__(self, data: bytes, handle: Callable[[int], object] | None, nodes: int) -> None:
         self.data = data
@@ -42,6 +44,8 @@ class _Walk:
         self.handle = handle
         self.containers: list[tuple[object, int]] = []  # those read so far, with their parts
         self.nodes = nodes
+        # Seen in the value being read: ints over MIXED_BITS, Decimals, and what is slow to compare.
+        self.longs = self.decimals = self.slow = False
 
     def bytes(self, count: int) -> bytes:
         end = self.at + count
@@ -108,12 +112,16 @@ class _Walk:
         count = self.count()
         if count > BITS // 4 + 1:
             raise BadValue("an int is too long")
-        return int(self.bytes(count).decode("ascii"), 16)
+        number = int(self.bytes(count).decode("ascii"), 16)
+        if number.bit_length() > MIXED_BITS:
+            self.longs = True
+        return number
 
     def decimal(self) -> Decimal:
         text = self.text()
         if len(text) > DIGITS:
             raise BadValue("a Decimal is too long")
+        self.decimals = self.slow = True
         return Decimal(text)
 
     def kind(self) -> type:
@@ -134,14 +142,30 @@ class _Walk:
     def members(self, depth: int) -> list[object]:
         self.nodes -= HEAVY
         items = self.items(depth)
-        _guard(items)
+        self.guard(items)
         return items
 
     def pairs(self, depth: int) -> list[tuple[object, object]]:
         pairs = [(self.take(depth + 1), self.take(depth + 1)) for _ in range(self.count())]
-        if len(pairs) > TWINS:
-            _guard([key for key, _ in pairs])
+        if len(pairs) > TWINS or self.slow:
+            self.guard([key for key, _ in pairs])
         return pairs
+
+    def guard(self, keys: Sequence[object]) -> None:
+        """Refuses keys chosen to share a hash: inserting n of those takes n squared steps."""
+        if len(keys) <= TWINS and not self.slow:
+            return
+        marks = list(map(hash, keys))
+        if len(set(marks)) == len(marks):
+            return
+        twins = Counter(marks)
+        if max(twins.values()) > TWINS:
+            raise BadValue(f"more than {TWINS} keys share one hash")
+        if self.slow:
+            others = [twins[mark] - 1 for mark in marks]
+            self.nodes -= sum(n * _weight(key) for key, n in zip(keys, others, strict=True) if n)
+            if self.nodes < 0:
+                raise BadValue("too many keys share a hash, and are slow to compare")
 
     def default(self, depth: int) -> object:
         self.nodes -= HEAVY
@@ -173,25 +197,32 @@ class _Walk:
             raise BadValue("a fraction is not made of ints")
         if max(above.bit_length(), below.bit_length()) > RATIO_BITS:
             raise BadValue("a fraction is too long")
+        self.slow = True  # its comparison is Python's own code
         return Fraction(above, below)
 
     def made(self, depth: int) -> object:
-        name, parts = self.take(depth + 1), self.take(depth + 1)
-        if type(name) is not str or type(parts) is not tuple or name not in MAKERS:
+        name, found = self.take(depth + 1), self.take(depth + 1)
+        if type(name) is not str or type(found) is not tuple or name not in MAKERS:
             raise BadValue("a date, range or slice is made of its name and a tuple")
-        return MAKERS[name](*cast("tuple[object, ...]", parts))
+        parts = cast("tuple[object, ...]", found)
+        if any(type(part) is int and part.bit_length() > RATIO_BITS for part in parts):
+            raise BadValue("a range or slice is too long")  # hashing a range divides
+        return MAKERS[name](*parts)
 
 
-def _guard(keys: Sequence[object]) -> None:
-    """Refuse keys chosen to share a hash: inserting n of those takes n squared steps."""
-    if len(keys) <= TWINS:
-        return
-    run, last = 0, None
-    for mark in sorted(map(hash, keys)):
-        run = run + 1 if mark == last else 0
-        last = mark
-        if run >= TWINS:
-            raise BadValue(f"more than {TWINS} keys share one hash")
+def _weight(key: object) -> int:
+    """The parts that one comparison of a key counts for, in step with the time it may take.
+
+    Its bytes in memory; and the square of an int's length, for the other key may be a Decimal.
+    """
+    kind, inner = type(key), cast("Any", key)
+    if kind is tuple or kind is frozenset:
+        return sum(map(_weight, inner)) + sys.getsizeof(key)
+    if kind is Fraction:
+        return _weight(inner.numerator) + _weight(inner.denominator)
+    if kind is int:
+        return (inner.bit_length() ** 2 >> 16) + sys.getsizeof(key)
+    return sys.getsizeof(key)
 
 
 _J, _S, _T, _L, _K = b"jstlk"  # the commonest tags; the others by number
@@ -226,6 +257,8 @@ class Reader(_Walk):
     Attributes:
         at: Where the next value begins.
         nodes: How many more values, containers and their members counted alike, may be read.
+        longs: Whether the last value holds ints of more than `MIXED_BITS`.
+        decimals: Whether it holds Decimals.
     """
 
     __slots__ = ()
@@ -236,6 +269,7 @@ class Reader(_Walk):
         Raises:
             BadValue: None is there, or it exceeds a bound.
         """
+        self.longs = self.decimals = self.slow = False
         try:
             return self.take(0)
         except BadValue:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from typing import Any
 
+from . import wire
+from .lines import new_line
 from .waiting import readable
 
 _HEAD = struct.Struct(">BxxxI")  # of what the engine sends: stream, length
@@ -56,7 +59,7 @@ class Relay:
         self._attached = attached  # it holds what would close the connection
         self._line: Any = getattr(attached, "_sock", attached)
         self._line.settimeout(None)
-        self.ours, self._near = socket.socketpair()
+        self.ours, self._near = new_line()
 
     def start(self) -> None:
         """Begins to carry, in a thread that ends with either side."""
@@ -65,6 +68,7 @@ class Relay:
     def _carry(self) -> None:
         streams = Streams()
         line, near = self._line, self._near
+        flags = 0 if isinstance(line, ssl.SSLSocket) else wire.NO_SIGNAL  # TLS knows no flags
         waiting = getattr(line, "pending", lambda: 0)  # TLS: decrypted, and so unseen by poll
         try:
             while True:
@@ -73,12 +77,12 @@ class Relay:
                     data = line.recv(_PIECE)
                     if not data:
                         return
-                    near.sendall(streams.feed(data))
+                    near.sendall(streams.feed(data), wire.NO_SIGNAL)
                 elif near.fileno() in ready:
                     data = near.recv(_PIECE)
                     if not data:
                         return
-                    line.sendall(data)
+                    line.sendall(data, flags)
         except (OSError, ValueError):
             return  # closed on one of the sides
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import math
 import os
@@ -17,6 +18,8 @@ _PREFIX = "palaestra"
 _SPARE = 3  # launcher, pid 1 and the execution that is armed already
 _START = 64 * MiB  # what a cell may use beyond the limit while it comes up
 _RETRIES, _PAUSE = 50, 0.01  # EBUSY while the last process is reaped
+# Not the place's fault; None is no error of the kernel: a handler of the trainer's raised it.
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, None)
 _counter = itertools.count()
 
 
@@ -42,12 +45,12 @@ class Group:
         folders = {self._memory: None, places.pids / name: None}
         self._folders = tuple(folders)
         self._limit = limits.memory
-        for folder in self._folders:
-            folder.mkdir()
         try:
+            for folder in self._folders:
+                folder.mkdir()
             self._set(limits)
             self._oom = os.open(self._memory / self._oom_name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except BaseException:
             self._remove_folders()
             raise
 
@@ -83,12 +86,20 @@ class Group:
                 _write(path, value)
 
     def descriptors(self) -> dict[str, int]:
-        """Control files for the cell, newly opened: to join, to read peak and kills."""
-        found = {
-            f"procs{i}": os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
-            for i, folder in enumerate(self._folders)
-        }
-        found["oom"] = os.open(self._memory / self._oom_name, os.O_RDONLY | os.O_CLOEXEC)
+        """Control files for the cell, newly opened: to join, to read peak and kills.
+
+        Raises:
+            OSError: There are no descriptors left; none stays open.
+        """
+        found: dict[str, int] = {}
+        try:
+            for i, folder in enumerate(self._folders):
+                found[f"procs{i}"] = os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            found["oom"] = os.open(self._memory / self._oom_name, os.O_RDONLY | os.O_CLOEXEC)
+        except BaseException:
+            for fd in found.values():
+                os.close(fd)
+            raise
         peak = "memory.peak" if self.version == 2 else "memory.max_usage_in_bytes"
         with contextlib.suppress(OSError):
             fd = os.open(self._memory / peak, os.O_RDWR | os.O_CLOEXEC)
@@ -147,6 +158,7 @@ class Groups:
         """
         self.places: Places | None = None
         self.lacks = ""
+        self._made = False  # at least one
         own = _read("/proc/self/cgroup") if membership is None else membership
         table = _read("/proc/self/mountinfo") if mounts is None else mounts
         for places in itertools.chain(_unified(own, table), _legacy(own, table)):
@@ -158,21 +170,30 @@ class Groups:
         self.lacks = "no writable resource group with memory and pids"
 
     def make(self, limits: Limits) -> Group | None:
-        """A group with these limits, or None where there is no place for one."""
+        """A group with these limits, or None where there is no place for one.
+
+        Raises:
+            OSError: It cannot be made now, and yet there is a place: one was made there, or what
+                is short passes. Cells without a group would be weaker than those before.
+        """
         if self.places is None:
             return None
         name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{next(_counter)}"
         try:
-            return Group(self.places, name, limits)
+            group = Group(self.places, name, limits)
         except OSError as problem:
+            if self._made or problem.errno in _PASSING:
+                raise
             self.places = None
             self.lacks = f"a resource group cannot be made ({problem})"
             return None
+        self._made = True
+        return group
 
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text()
+        return os.fsdecode(Path(path).read_bytes())  # mount points and names may be any bytes
     except OSError:
         return ""
 

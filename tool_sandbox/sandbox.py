@@ -41,7 +41,7 @@ from .requests import (
 from .resources import usable_cores
 from .revocable import Revocable
 from .session import Session
-from .spread import aspread, spread
+from .spread import aspread, no_thread, spread
 from .stats import Stats
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Sandbox:
         self._living()
         return spread(lambda job: self._run(job).result, jobs, self._workers, ordered)
 
-    async def amap(
+    def amap(
         self,
         codes: AsyncIterable[str | Job] | Iterable[str | Job],
         *,
@@ -226,9 +226,7 @@ class Sandbox:
         def run(item: str | Job) -> Awaitable[Result]:
             return self._arun(item if isinstance(item, Job) else _job(item, options))
 
-        async with contextlib.aclosing(aspread(run, codes, self._workers, ordered)) as results:
-            async for result in results:
-                yield result
+        return aspread(run, codes, self._workers, ordered)
 
     def session(
         self, *, limits: Limits | None = None, files: Mapping[str, bytes | str] | None = None
@@ -239,6 +237,9 @@ class Sandbox:
             limits: `wall`, `output` and `output_stop` hold for each call, the others for all.
             files: Put into the work directory at the start.
 
+        Returns:
+            The session; it keeps this sandbox alive, so that nobody else has to.
+
         Raises:
             BadRequest: An argument that cannot be, or no memory for one more session.
             BackendFailed: Its worker cannot be started.
@@ -247,7 +248,7 @@ class Sandbox:
         found = check_files({} if files is None else files)
         check_size(sum(map(len, found.values())))
         check_room(found, b"", wanted, beside=BRANCHES)
-        return self._living().session(wanted, found)
+        return self._living().session(wanted, found, self)
 
     def grade(self, candidate: str, tests: Tests, *, limits: Limits | None = None) -> Report:
         """Grades a candidate; expected values never enter a process that holds its code.
@@ -304,8 +305,8 @@ class Sandbox:
         door = Revocable(self._living())
         try:
             report = threads.submit(self._grade, door, candidate, tests, limits)
-        except RuntimeError:  # shut down meanwhile
-            raise SandboxClosed("the sandbox was closed while waiting") from None
+        except RuntimeError as problem:
+            raise no_thread(problem, closed=self._engine.closed) from None
         try:
             return await asyncio.wrap_future(report)
         except BaseException:  # cancelled, or thrown away with its event loop

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import secrets
-import socket
 import symtable
 import time
 import warnings
@@ -22,6 +20,7 @@ from .errors import BackendFailed, BadRequest
 from .guest import rows as guest_rows
 from .guest import talk
 from .limits import Limits
+from .lines import line_for
 from .outcome import Outcome
 from .requests import check_code
 from .waiting import readable
@@ -133,8 +132,9 @@ def pair(bench: Cell, worker: Cell, judge: Request, server: Request) -> tuple[Ou
 
     Raises:
         BrokenPipeError: A cell was dead before it was asked.
+        BackendFailed: There is no descriptor left for the socket.
     """
-    near, far = socket.socketpair()
+    near, far = line_for("between candidate and judge")
     with near, far:
         worker.begin(replace(server, fds=(far.detach(),)))
         try:
@@ -143,12 +143,13 @@ def pair(bench: Cell, worker: Cell, judge: Request, server: Request) -> tuple[Ou
             worker.hurry(0.0)
             worker.finish()
             raise
+    # An interrupt anywhere in here leaves cells that were asked: the pool takes none of those back.
     sides = {bench.fileno(): worker, worker.fileno(): bench}
-    with contextlib.suppress(OSError, ValueError):  # closed from another thread: `finish` says so
+    if min(sides) >= 0:  # else closed from another thread: `finish` says so
         ended = readable(list(sides))
         other = sides[ended[0]]
         # As a rule it follows at once, and a word to its cell would only hold it up.
-        if len(ended) == 1 and not readable([other.fileno()], _FOLLOWS):
+        if len(ended) == 1 and (rest := other.fileno()) >= 0 and not readable([rest], _FOLLOWS):
             other.hurry(GRACE - _FOLLOWS)
     return bench.finish(), worker.finish()
 

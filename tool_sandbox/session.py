@@ -120,9 +120,10 @@ class Shared:
 class Snapshot:
     """A branch nobody runs; lives as long as its session's cell."""
 
-    def __init__(self, shared: Shared, branch: int) -> None:
+    def __init__(self, shared: Shared, branch: int, owner: object = None) -> None:
         self._shared = shared
         self._branch = branch
+        self._owner = owner  # as in `Session`
         self._finalizer = weakref.finalize(self, shared.drop, branch)
 
     @property
@@ -133,14 +134,18 @@ class Snapshot:
     def close(self) -> None:
         """Drops it; idempotent."""
         self._finalizer()
+        self._owner = None
 
 
 class Session:
     """One conversation with an interpreter in a cell of its own. Not thread-safe."""
 
-    def __init__(self, shared: Shared, branch: int) -> None:
+    def __init__(self, shared: Shared, branch: int, owner: object = None) -> None:
         self._shared = shared
         self._branch = branch
+        # The sandbox: one that nobody else holds would be collected, and end the session. Held
+        # here and not by `Shared`, which the finalizer keeps alive for as long as the session.
+        self._owner = owner
         self._alive, self._closed = True, False
         self._finalizer = weakref.finalize(self, shared.drop, branch)
 
@@ -299,7 +304,7 @@ class Session:
             SandboxError: Threads are running, or there is no room for a branch.
             SessionDead: The interpreter has ended.
         """
-        return Session(self._shared, self._new_branch())
+        return Session(self._shared, self._new_branch(), self._owner)
 
     def snapshot(self) -> Snapshot:
         """A branch nobody runs, for `restore`.
@@ -308,7 +313,7 @@ class Session:
             SandboxError: As `fork`.
             SessionDead: The interpreter has ended.
         """
-        return Snapshot(self._shared, self._new_branch())
+        return Snapshot(self._shared, self._new_branch(), self._owner)
 
     def _new_branch(self) -> int:
         apart = self._shared.cell.apart
@@ -324,6 +329,9 @@ class Session:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes back to a snapshot, also after the interpreter has ended.
+
+        What is left behind is ended first where it holds all the disk or processes there are; if no
+        branch can be made even then, the session is dead until a restore succeeds.
 
         Raises:
             BadRequest: The snapshot is another session's.
@@ -342,7 +350,16 @@ class Session:
         source = Session.__new__(Session)
         source._shared, source._alive = self._shared, True
         source._branch = snapshot._branch  # pyright: ignore[reportPrivateUsage]
-        branch = source._new_branch()
+        try:
+            branch = source._new_branch()
+        except SessionDead:
+            raise
+        except SandboxError:
+            if self._shared.cell.apart:
+                raise
+            self._alive = False  # what is left behind may hold what the new branch needs
+            old()
+            branch = source._new_branch()
         old()
         self._branch, self._alive = branch, True
         self._finalizer = weakref.finalize(self, self._shared.drop, branch)
@@ -356,6 +373,7 @@ class Session:
         """Ends this branch, and with the last branch the cell; idempotent."""
         self._alive, self._closed = False, True
         self._finalizer()
+        self._owner = None
 
     def __enter__(self) -> Session:
         return self

@@ -16,6 +16,8 @@ from collections.abc import (
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
+from .errors import SandboxClosed, SandboxError
+
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -30,12 +32,18 @@ def spread(
         items: Read at most 2 x workers ahead.
         workers: How many at a time.
         ordered: Results in the order of the items; else as they come.
+
+    Raises:
+        SandboxError: Python starts no threads any more.
     """
     with ThreadPoolExecutor(workers, "palaestra-sandbox") as threads:
         waiting: deque[Future[_Out]] = deque()
         try:
             for item in items:
-                waiting.append(threads.submit(work, item))
+                try:
+                    waiting.append(threads.submit(work, item))
+                except RuntimeError as problem:
+                    raise no_thread(problem) from None
                 while len(waiting) >= 2 * workers:
                     yield _next(waiting, ordered)
             while waiting:
@@ -93,3 +101,21 @@ async def _async(items: AsyncIterable[_In] | Iterable[_In]) -> AsyncIterator[_In
     else:
         for item in items:
             yield item
+
+
+def no_thread(problem: RuntimeError, *, closed: bool = False) -> SandboxError:
+    """Why a pool of threads takes no more work.
+
+    Args:
+        problem: What it raised.
+        closed: Whether the sandbox was closed meanwhile.
+
+    >>> no_thread(RuntimeError("cannot schedule new futures after shutdown"), closed=True)
+    SandboxClosed('the sandbox was closed while waiting')
+    """
+    if closed:
+        return SandboxClosed("the sandbox was closed while waiting")
+    return SandboxError(
+        f"no thread can be started ({problem}); once Python's main thread has ended, only "
+        "execute, grade and session work: end the work before it does"
+    )

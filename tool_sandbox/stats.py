@@ -161,6 +161,10 @@ class Counters:
                 self._peak = max(self._peak or 0, result.memory_peak)
         logger.debug("execution %d: %s, %.4f s, %d bytes in", number, result.reason, total, size)
 
+    def renew(self) -> None:
+        """In a forked copy: a thread that is not in it may have held the lock at that moment."""
+        self._lock = threading.RLock()
+
     def freeze(self) -> Stats:
         """A copy of now."""
         with self._lock:

@@ -36,6 +36,7 @@ from .kinds import (
     DIGITS,
     HEAVIEST,
     HEAVY,
+    MIXED_BITS,
     MUTABLE,
     NAMES,
     NODES,
@@ -53,6 +54,7 @@ from .reading import Reader
 __all__ = [
     "BITS",
     "DEPTH",
+    "MIXED_BITS",
     "NAMES",
     "NODES",
     "RATIO_BITS",
@@ -80,7 +82,11 @@ _MAPPINGS: dict[type, bytes] = {dict: b"d", Counter: b"C", OrderedDict: b"O"}
 
 
 def encode(
-    value: object, *, size: int = SIZE, handle: Callable[[object], int | None] | None = None
+    value: object,
+    *,
+    size: int = SIZE,
+    handle: Callable[[object], int | None] | None = None,
+    whole: bool = False,
 ) -> bytes:
     """Write a plain value as bytes.
 
@@ -90,6 +96,8 @@ def encode(
             slice, a builtin type; containers of these to a depth of 100. A subclass is refused.
         size: most bytes that may be written.
         handle: asked about each object outside the set; a number stands for it, None refuses it.
+        whole: refuse a defaultdict whose factory is no builtin type. Else it travels without its
+            factory, which is no part of what it equals.
 
     Raises:
         NotPlain: with the type that has no plain form, or the bound that was passed.
@@ -99,7 +107,7 @@ def encode(
     """
     if type(value) is int and _LOW <= value <= _HIGH and size > 8:
         return _TAGGED_INT.pack(b"j", value)
-    writer = _Writer(size, handle)
+    writer = _Writer(size, handle, whole=whole)
     writer.put(value, 0)
     data = b"".join(writer.parts)
     if len(data) > size:
@@ -136,12 +144,15 @@ _LARGE = "the value needs more bytes than the wire carries; return a smaller one
 class _Writer:
     """Collects the pieces of one value; counts its nodes, and the bytes of what has a length."""
 
-    __slots__ = ("handle", "left", "nodes", "parts", "seen", "shares")
+    __slots__ = ("handle", "left", "nodes", "parts", "seen", "shares", "whole")
 
-    def __init__(self, size: int, handle: Callable[[object], int | None] | None) -> None:
+    def __init__(
+        self, size: int, handle: Callable[[object], int | None] | None, *, whole: bool
+    ) -> None:
         self.parts: list[bytes] = []
         self.left = size
         self.nodes = NODES
+        self.whole = whole
         self.handle = handle
         self.shares = handle is not None  # whether a container may be spoken of again
         self.seen: dict[int, tuple[int, int]] = {}  # id -> place, parts
@@ -243,12 +254,7 @@ class _Writer:
         elif kind is complex:
             self.add(struct.pack("<cdd", b"c", value.real, value.imag))
         elif kind is defaultdict:
-            factory = value.default_factory  # a lambda is no part of what the dict equals
-            self.nodes -= HEAVY
-            known = isinstance(factory, type) and factory in NAMES
-            self.add(b"D")
-            self.put(factory if known else None, depth + 1)
-            self.put_pairs(b"", value, depth)
+            self.put_default(value, depth)
         elif kind is deque:
             self.nodes -= HEAVIEST
             self.add(b"q")
@@ -262,13 +268,26 @@ class _Writer:
         elif kind is Fraction:
             self.put_ratio(value)
         elif kind in PARTS and type(getattr(value, "tzinfo", None)) in (NoneType, timezone):
+            parts = PARTS[kind](value)
+            if any(type(part) is int and part.bit_length() > RATIO_BITS for part in parts):
+                raise NotPlain(f"a {kind.__name__} has parts of more than {RATIO_BITS} bits")
             self.add(b"y")
             self.put(kind.__name__, depth + 1)
-            self.put(PARTS[kind](value), depth + 1)
+            self.put(parts, depth + 1)
         elif kind is type and value in NAMES:
             self.add_sized(b"e", NAMES[value].encode("ascii"))
         else:
             self.put_handle(value, kind)
+
+    def put_default(self, value: Any, depth: int) -> None:
+        factory = value.default_factory
+        known = factory is None or (isinstance(factory, type) and factory in NAMES)
+        if self.whole and not known:
+            raise NotPlain("a defaultdict's factory is no builtin type; give a plain dict, or int")
+        self.nodes -= HEAVY
+        self.add(b"D")
+        self.put(factory if known else None, depth + 1)
+        self.put_pairs(b"", value, depth)
 
     def put_ratio(self, value: Fraction) -> None:
         if max(value.numerator.bit_length(), value.denominator.bit_length()) > RATIO_BITS:

@@ -342,6 +342,7 @@ def read_frame(sock: Socket) -> Frame:
 _ANCILLARY = socket.CMSG_SPACE(4 * 16)  # bytes for 16 descriptors
 # Plain numbers: an enum's arithmetic costs a process that has just forked many pages.
 _CLOEXEC, _TRUNCATED = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
+NO_SIGNAL = int(socket.MSG_NOSIGNAL)  # a trainer with the default action of SIGPIPE would die of it
 
 
 def read_frame_fds(sock: Socket, most: int) -> tuple[Frame, list[int]]:
@@ -367,13 +368,12 @@ def read_head_fds(sock: Socket, most: int) -> tuple[tuple[int, int, int], list[i
 
 def send_fds(sock: Socket, data: _Buffer, fds: Sequence[int]) -> None:
     """Sends all of `data`, the descriptors with its first bytes."""
-    if not fds:
-        sock.sendall(data)
-        return
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
-    sent = sock.sendmsg([data], rights)
+    sent = 0
+    if fds:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        sent = sock.sendmsg([data], rights, NO_SIGNAL)
     if sent < len(data):
-        sock.sendall(data[sent:])
+        sock.sendall(data[sent:], NO_SIGNAL)
 
 
 class Assembler:

@@ -1,5 +1,6 @@
 """The docker backend on a real engine: hardened, warm, and nothing left."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -15,7 +16,6 @@ from typing import Any
 import pytest
 from palaestra.testing import plain_user
 from palaestra.tool_sandbox import (
-    BadRequest,
     Calls,
     Case,
     Limits,
@@ -214,6 +214,28 @@ def test_a_killed_container_is_replaced(host: str, client: Any) -> None:
         assert results[-1].stdout == "2\n"
 
 
+@pytest.mark.parametrize("what", ["execute", "aexecute", "session", "stopped"])
+def test_a_container_that_somebody_paused_is_lost_and_blames_no_guest(
+    host: str, client: Any, what: str
+) -> None:
+    before = {container.id for container in ours(client)}
+    with Sandbox("docker", workers=1, limits=Limits(wall=0.2)) as sandbox:
+        session = sandbox.session()
+        sandbox.execute("1")
+        for container in ours(client):
+            if container.id not in before and what == "stopped":
+                container.reload()
+                os.kill(container.attrs["State"]["Pid"], signal.SIGSTOP)
+            elif container.id not in before:
+                container.pause()
+        if what == "session":
+            assert session.execute("1").reason == "lost"
+        run = sandbox.aexecute("1") if what == "aexecute" else None
+        result = sandbox.execute("1") if run is None else asyncio.run(run)
+        assert result.reason == "lost"
+        assert sandbox.execute("print(1)").stdout == "1\n"
+
+
 def test_nothing_is_left_after_a_close(
     host: str,
     client: Any,
@@ -334,32 +356,12 @@ def test_an_image_is_made_from_a_folder_with_a_root_file_system(
         assert not [entry for entry in archive.getnames() if "stale" in entry]
 
 
-def test_an_image_holds_the_guests_own_files() -> None:
-    data, _ = image.pack("self")
-    with tarfile.open(fileobj=BytesIO(data)) as archive:
-        for path, inside in image.baked_files().items():
-            file = archive.extractfile(inside.lstrip("/"))
-            assert file is not None
-            assert file.read() == path.read_bytes()
-
-
-def test_a_root_file_system_needs_an_interpreter(tmp_path: Path) -> None:
-    with pytest.raises(BadRequest, match="no python"):
-        image.pack(str(tmp_path))
-    with pytest.raises(BadRequest, match="give a folder"):
-        image.pack(str(tmp_path / "none"))
-
-
-def test_the_machines_own_image_holds_nothing_of_the_machine() -> None:
-    data, python = image.pack("self")
-    assert python.startswith("/opt/python/bin/python3.")
-    with tarfile.open(fileobj=BytesIO(data)) as archive:
-        members = archive.getmembers()
-    names = {member.name for member in members}
-    assert {"bin/sh", "tmp", "mnt", "etc/passwd"} <= names
-    assert not [member.name for member in members if member.mode & 0o6000]
-    assert not [name for name in names if name.startswith(("root", "home", "opt/palaestra/t/"))]
-    assert not [name for name in names if "site-packages" in name or "__pycache__" in name]
+def test_the_machines_own_image_knows_its_locale_and_its_interpreter(sandbox: Sandbox) -> None:
+    code = "python3 -c 'print(1)' && python -c 'print(2)'; bash -c 'echo $LC_ALL é'; tty </dev/null"
+    result = sandbox.execute(code, language="shell")
+    assert (result.stdout, result.stderr) == ("1\n2\nC.UTF-8 é\nnot a tty\n", "")
+    program = "import locale\nprint(locale.setlocale(locale.LC_ALL, ''), locale.getencoding())"
+    assert sandbox.execute(program).stdout == "C.UTF-8 UTF-8\n"
 
 
 @pytest.mark.timeout(900)  # every named attack, one after another

@@ -152,11 +152,16 @@ def test_arguments_decide_where_they_must(
     assert verdict(program, ARCH[machine], TABLES[machine][name], arguments) == answer
 
 
-WITHOUT_GROUP = [("prctl", (41, 0), EPERM), ("prctl", (1, 18), EPERM), ("prctl", (4, 1), ALLOW)]
-WITHOUT_GROUP += [(name, (3,), EINVAL) for name in ("splice", "sendfile")]
-SHOWN = [("socketpair", (1, kind), ALLOW) for kind in (1, 5, 1 | 0x80800, 5 | 0x80000)]
-SHOWN += [("socketpair", (1, kind), EPERM) for kind in (2, 3, 2 | 0x80800)]
-SHOWN += [("socketpair", (2, 1), EPERM)]
+WITHOUT_GROUP = [
+    *(("prctl", first, answer) for first, answer in (((41, 0), EPERM), ((1, 18), EPERM))),
+    ("prctl", (4, 1), ALLOW),
+    *((name, (3,), EINVAL) for name in ("splice", "sendfile")),
+]
+SHOWN = [
+    *(("socketpair", (1, kind), ALLOW) for kind in (1, 5, 1 | 0x80800, 5 | 0x80000)),
+    *(("socketpair", (1, kind), EPERM) for kind in (2, 3, 2 | 0x80800)),
+    ("socketpair", (2, 1), EPERM),
+]
 OPEN = [("socket", (2,), ALLOW), ("socket", (10,), ALLOW), ("socket", (1,), EPERM)]
 REDUCED = [("socket", (2,), EPERM), ("connect", (3,), EPERM)]
 CELLS = [

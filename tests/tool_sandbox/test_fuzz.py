@@ -173,6 +173,9 @@ class Nobody:
     def oom_kills(self) -> int:
         return 0
 
+    def stands_still(self) -> bool:
+        return False
+
     def kill(self) -> None: ...
     def release(self) -> None: ...
     def forget(self) -> None: ...

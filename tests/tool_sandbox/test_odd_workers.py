@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from palaestra.tool_sandbox import BackendFailed, Limits, Sandbox, wire
+from palaestra.tool_sandbox import BackendFailed, Limits, Sandbox, owners, wire
 from palaestra.tool_sandbox import cell as cells_module
 from palaestra.tool_sandbox.cell import Cell, Request, StartFailed
 from palaestra.tool_sandbox.guest import collect, layout, trees
@@ -29,6 +29,9 @@ class Deaf:
     def settle(self) -> None: ...
     def oom_kills(self) -> int:
         return 0
+
+    def stands_still(self) -> bool:
+        return False
 
     def kill(self) -> None: ...
     def release(self) -> None: ...
@@ -79,6 +82,9 @@ class Keeping(Deaf):
 
     def __init__(self, *pids: int) -> None:
         self.pids = pids
+
+    def stands_still(self) -> bool:
+        return any(map(owners.stands_still, self.pids))
 
 
 @pytest.fixture

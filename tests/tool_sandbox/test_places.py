@@ -40,7 +40,7 @@ class Idle:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.alive, self.retired, self.closed = True, False, False
+        self.alive, self.retired, self.closed, self.asked = True, False, False, False
         self.executions, self.fault = 0, ""
         self.ready: object = None
 

@@ -18,6 +18,7 @@ FILES = (
     *(
         "advice",
         "bad_input",
+        "branches",
         "cell",
         "doctor",
         "grading",
@@ -26,7 +27,7 @@ FILES = (
         "resources",
         "sandbox",
     ),
-    *("script", "session"),
+    *("script", "script_cheats", "script_peer", "script_questions", "session", "session_wear"),
 )
 pytestmark = [
     pytest.mark.slow,

@@ -229,12 +229,8 @@ def _run_the_rest(space: dict[str, Any]) -> None:
             thing()
 
 
-def outcomes(report: Report) -> set[str]:
-    return {verdict.outcome for verdict in report.verdicts}
-
-
-@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-def test_two_cells_judge_as_one_interpreter(sandbox: Sandbox, pair: Pair) -> None:
+def judged_alike(sandbox: Sandbox, pair: Pair) -> None:
+    """Asserts that the two cells let through and refuse what one interpreter does."""
     tests, right, wrong = pair
     assert [passes_here(right, tests), passes_here(wrong, tests)] == [True, False]
     report = sandbox.grade(right, Script(tests))
@@ -242,6 +238,15 @@ def test_two_cells_judge_as_one_interpreter(sandbox: Sandbox, pair: Pair) -> Non
     report = sandbox.grade(wrong, Script(tests))
     assert not report.passed
     assert "malformed" not in outcomes(report)
+
+
+def outcomes(report: Report) -> set[str]:
+    return {verdict.outcome for verdict in report.verdicts}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+def test_two_cells_judge_as_one_interpreter(sandbox: Sandbox, pair: Pair) -> None:
+    judged_alike(sandbox, pair)
 
 
 @pytest.mark.parametrize("tests", ELSEWHERE.values(), ids=ELSEWHERE)

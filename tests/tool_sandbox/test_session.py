@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -320,7 +321,31 @@ def test_who_is_woken_between_calls_is_stopped_again(cells: Sandbox) -> None:
             return until(lambda: state_of(guest)[0] == "T", 1.0)
 
         assert any(woken_in_vain() for _ in range(5))
-        assert session.execute("6 * 7").stdout == "42\n"
+        result = session.execute("6 * 7")
+        assert result.stdout == "42\n", result
+
+
+def test_a_call_that_comes_while_somebody_is_woken_is_answered(cells: Sandbox) -> None:
+    with cells.session() as session:
+        keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
+        assert isinstance(keeper, Processes)
+        (guest,) = children_of(keeper.pids[0])
+        over = threading.Event()
+
+        def wake() -> None:
+            while not over.wait(0.0005):
+                os.kill(guest, signal.SIGCONT)
+
+        waker = threading.Thread(target=wake)
+        waker.start()
+        try:
+            for k in range(60):
+                result = session.execute(f"{k}")
+                assert result.stdout == f"{k}\n", result
+                until(lambda: state_of(guest)[0] == "R", 0.02)
+        finally:
+            over.set()
+            waker.join()
 
 
 def test_closing_twice_is_fine_and_leaves_nobody(cells: Sandbox, marked: str) -> None:

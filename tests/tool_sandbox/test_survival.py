@@ -26,11 +26,11 @@ from palaestra.tool_sandbox import (
     Sandbox,
     SandboxClosed,
     SessionDead,
-    embedded,
     engine,
 )
 from palaestra.tool_sandbox.cell import StartFailed
 from palaestra.tool_sandbox.guest import layout, park
+from palaestra.tool_sandbox.zygote import Zygote
 
 pytestmark = pytest.mark.linux
 PRELOAD = ("json",)
@@ -253,7 +253,7 @@ def test_three_failed_starts_are_told_with_the_last_words(tmp_path: Path) -> Non
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho it cannot be >&2\n")
     broken.chmod(0o755)
-    zygote = embedded.Zygote(str(broken), PRELOAD, False)
+    zygote = Zygote(str(broken), PRELOAD, False)
     for _ in range(3):
         with pytest.raises(StartFailed, match="it cannot be"):
             zygote.spawn({}, ())

@@ -19,17 +19,21 @@ class Board:
         link: To the candidate, once there is one.
     """
 
-    def __init__(self, nonce: bytes, names: tuple[str, ...], out: int) -> None:
+    def __init__(
+        self, nonce: bytes, names: tuple[str, ...], out: int, module: str = "solution"
+    ) -> None:
         """Writes nothing yet.
 
         Args:
             nonce: Goes with each row.
             names: What the tests use of the candidate.
             out: Descriptor for the rows.
+            module: The name that the tests import the candidate under.
         """
         self.nonce = nonce
         self.out = out
         self.names = names
+        self.module = module
         self.link: Link | None = None
         self._held = b""
 
@@ -79,6 +83,8 @@ class Board:
                 return "wrong", f"an assertion of the tests failed{where}"
             case NameError(name=name) if name in self.names:
                 return "missing", f"the program defines no {name}"
+            case ImportError(name=str(name)) if name.partition(".")[0] != self.module:
+                return "malformed", f"the tests import what no cell has{where}"
             case ImportError():
                 return "missing", f"the tests import what is not there{where}"
             case _:
@@ -108,7 +114,7 @@ class Results(unittest.TestResult):
     def startTest(self, test: unittest.TestCase) -> None:
         super().startTest(test)
         if self.board.link:
-            self.board.link.reason, self.board.link.lost, self.board.link.words = "", "", 0
+            self.board.link.begin()
 
     def stopTest(self, test: unittest.TestCase) -> None:
         super().stopTest(test)
@@ -137,7 +143,8 @@ class Results(unittest.TestResult):
             self.marks[test.id()] = self.board.judged(err[1])
 
     def addSkip(self, test: Any, reason: str) -> None:
-        self.marks[test.id()] = ("missing", "the test skipped itself while it ran")
+        whole = getattr(test, "test_case", test)  # of which this may be a part
+        self.marks[whole.id()] = ("missing", "the test skipped itself while it ran")
 
     def addExpectedFailure(self, test: Any, err: Any) -> None:
         self.marks[test.id()] = ("pass", "")

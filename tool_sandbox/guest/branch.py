@@ -117,7 +117,8 @@ class Session:
         """
         states = {self._proc.state(pid) for pid in self._proc.family(os.getpid())[1:]}
         self._crowd.signal(signal.SIGSTOP)
-        if states & set("RSD") and self._look(time.monotonic() + TICK) == _MEMORY:
+        # The host is not heard here: what it says now is the next call, and no interruption.
+        if states & set("RSD") and self._swollen(time.monotonic() + TICK):
             for one in self._branches.values():
                 if one.alive:
                     self._bury(one)
@@ -144,11 +145,7 @@ class Session:
             raise Refused(kind, f"{head['path']}: {words}") from None
 
     def _activate(self, name: int) -> Branch:
-        """A living branch, with its folders under their usual names.
-
-        Raises:
-            Refused: It is dead.
-        """
+        """A living branch, with its folders under their usual names; a dead one is refused."""
         branch = self._branches.get(name)
         if branch is None or not branch.alive:
             raise Refused("dead", _DEAD)
@@ -205,8 +202,12 @@ class Session:
             events[fd]()
         if time.monotonic() >= end:
             return _TIMEOUT
-        self._server.memory.until = end
-        return _MEMORY if self._over is not None and self._over() else None
+        return _MEMORY if self._swollen(end) else None
+
+    def _swollen(self, until: float) -> bool:
+        """Whether they hold too much memory, as far as a look until then shows."""
+        self._server.memory.until = until
+        return self._over is not None and self._over()
 
     def _turn(self, body: bytes, fds: list[int]) -> bytes:
         started = time.monotonic()
@@ -358,9 +359,8 @@ class Session:
         """Waits until a branch has forked and its child has spoken; as `_ask`."""
         answered = False
         while (cause := self._look(end)) is None:
-            heard = select.select([line if answered else branch.line, branch.pidfd], [], [], TICK)[
-                0
-            ]
+            ends = [line if answered else branch.line, branch.pidfd]
+            heard = select.select(ends, [], [], TICK)[0]
             if branch.pidfd in heard:
                 return _EXIT
             if answered and heard:

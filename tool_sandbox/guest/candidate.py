@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
+import math
 import operator
+import os
 import sys
 import traceback
 import types
@@ -14,6 +16,7 @@ from typing import Any
 
 from .. import values
 from . import rows, talk
+from .arguments import Watched
 
 
 def serve(code: str, payload: bytes) -> None:
@@ -25,7 +28,7 @@ def serve(code: str, payload: bytes) -> None:
         module = rows.load(code, name)
     except Exception as problem:  # SystemExit ends the process, and the judge sees it go
         traceback.print_exc()
-        talk.send(talk.SOCKET, (talk.RAISED, *_raised(problem)), objects.lend)
+        talk.send(talk.SOCKET, (talk.RAISED, _raised(problem)), objects.lend)
         rows.leave(1)
     objects.lend(module)
     try:
@@ -64,25 +67,47 @@ class Objects:
 def answer(question: tuple[Any, ...], objects: Objects) -> bytes:
     """Do what was asked; the answer carries the question's number and the changed arguments."""
     number, verb, target, *rest = question
+    printed: tuple[io.StringIO, ...] = ()
+    if verb == "capture":
+        verb, *rest = rest
+        printed = io.StringIO(), io.StringIO()
+    watched = Watched(verb, rest)
     try:
-        found, changed = _VERBS[verb](target, *rest)
+        found = _done(verb, target, rest, *printed)
         if type(found) in _AWAITED:
             found.close() if isinstance(found, types.CoroutineType) else None
             return values.encode(
                 (number, talk.REFUSED, "the tests await the candidate's coroutine")
             )
+        kind, part, changes = talk.PLAIN, found, watched.changes(found)
     except BaseException as problem:
-        told = (number, talk.RAISED, *_raised(problem))
-        return values.encode(told, size=talk.LARGEST, handle=objects.lend)
+        kind, part, changes = talk.RAISED, _raised(problem), watched.changes()
     try:
-        told = (number, talk.PLAIN, found, changed)
+        if printed:
+            changes[talk.PRINTED] = tuple(stream.getvalue() for stream in printed)
+        told = (number, kind, part, changes)
         return values.encode(told, size=talk.LARGEST, handle=objects.lend)
     except Exception as problem:
         return values.encode((number, talk.REFUSED, str(problem)[: rows.TEXT]))
 
 
-def _raised(problem: BaseException) -> tuple[object, ...]:
-    """Its classes' names down to the first builtin, its text, arguments and attributes if plain."""
+def _done(verb: str, target: Any, rest: list[Any], *streams: io.StringIO) -> Any:
+    """What came of a question; `streams` get what was printed, if the tests catch it."""
+    if not streams:
+        return _VERBS[verb](target, *rest)
+    with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        return _VERBS[verb](target, *rest)
+
+
+_DEPTH = 4  # of the causes of causes that are told
+
+
+def _raised(problem: BaseException, depth: int = _DEPTH) -> tuple[object, ...]:
+    """Its classes' names down to the first builtin, its text, arguments and attributes if plain.
+
+    At last what it comes from: whether its context is hidden, its cause, and its context unless
+    that is the cause.
+    """
     names: list[str] = []
     for kind in type(problem).__mro__:
         names.append(_name(kind)[: rows.NAME])
@@ -94,7 +119,11 @@ def _raised(problem: BaseException) -> tuple[object, ...]:
         args = tuple(problem.args)
     except Exception:
         args = (text,)
-    return (tuple(names), text, args, _attributes(problem))
+    links: list[object] = [problem.__suppress_context__]
+    cause, context = problem.__cause__, problem.__context__
+    for one in (cause,) if cause is context else (cause, context):
+        links.append(_raised(one, depth - 1) if one is not None and depth else None)
+    return tuple(names), text, args, _attributes(problem), tuple(links)
 
 
 def _name(kind: type) -> str:
@@ -123,52 +152,22 @@ def _attributes(problem: BaseException) -> dict[str, object]:
 
 
 def _call(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    things = (*args, *kwargs.values())
-    before = [_image(thing) for thing in things]
-    found = target(*args, **kwargs)
-    if not any(before):
-        return found, {}
-    changed = _changes(things, before)
-    same = [place for place, thing in enumerate(things) if thing is found]
-    if same and type(found) in talk.MUTABLE:
-        changed[talk.SAME] = same[0]
-    return found, changed
-
-
-def _image(thing: object) -> bytes | None:
-    if type(thing) not in talk.MUTABLE:
-        return None
-    return values.encode(thing, handle=lambda inner: id(inner))
-
-
-def _changes(things: tuple[object, ...], before: list[bytes | None]) -> dict[int, object]:
-    """The list, dict and set arguments that the call has changed, by position."""
-    changed: dict[int, object] = {}
-    for place, (thing, image) in enumerate(zip(things, before, strict=True)):
-        if image is None:
-            continue
-        try:
-            same = _image(thing) == image
-        except values.NotPlain:
-            same = False
-        if not same:
-            changed[place] = thing
-    return changed
+    return target(*args, **kwargs)
 
 
 def _describe(target: Any, name: str) -> Any:
     """What a name of the module is: a module, an exception class, a value, or absent."""
     thing = getattr(target, name, _ABSENT)
     if thing is _ABSENT:
-        return ("absent",), {}
+        return ("absent",)
     if isinstance(thing, types.ModuleType):
         standard = thing.__name__ if sys.modules.get(thing.__name__) is thing else ""
-        return ("module", standard, thing), {}
+        return "module", standard, thing
     if isinstance(thing, type) and issubclass(thing, BaseException) and thing not in values.NAMES:
         chain = [_name(kind) for kind in thing.__mro__]
         known = [kind in values.NAMES for kind in thing.__mro__]
-        return ("exception", tuple(chain[: known.index(True) + 1]), thing), {}
-    return ("value", "", thing), {}
+        return "exception", tuple(chain[: known.index(True) + 1]), thing
+    return "value", "", thing
 
 
 _ABSENT = object()
@@ -176,7 +175,6 @@ _ABSENT = object()
 
 def _set(target: Any, name: str, value: Any) -> Any:
     setattr(target, name, value)
-    return None, {}
 
 
 def _operate(target: Any, name: str, *operands: Any) -> Any:
@@ -184,7 +182,7 @@ def _operate(target: Any, name: str, *operands: Any) -> Any:
     function = _OPERATORS.get(name)
     if function is None:
         raise TypeError(f"{name} is no operator")
-    return function(target, *operands), {}
+    return function(target, *operands)
 
 
 def _swapped(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -199,6 +197,10 @@ def _names(module: Any) -> list[str]:
 
 def _is_instance(kind: Any, thing: object) -> bool:
     return isinstance(thing, kind)
+
+
+def _is_any(thing: object, *kinds: type) -> bool:
+    return isinstance(thing, kinds)
 
 
 def _is_subclass(kind: Any, other: Any) -> bool:
@@ -223,8 +225,13 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     **{name: getattr(operator, name) for name in talk.IN_PLACE},
     **{name: getattr(operator, name) for name in talk.UNARY},
     **{name: getattr(builtins, name) for name in talk.FUNCTIONS},
+    **{name: getattr(math, name) for name in talk.WHOLE},
+    "pow": pow,  # with a modulus too
+    "rdivmod": _swapped(divmod),
+    "fspath": os.fspath,
     "names": _names,
     "isinstance": _is_instance,
+    "is_any": _is_any,
     "issubclass": _is_subclass,
     "enter": _enter,
     "exit": _exit,
@@ -232,23 +239,14 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def _get(target: Any, name: str) -> Any:
-    return getattr(target, name), {}
+    return getattr(target, name)
 
 
 def _delete(target: Any, name: str) -> Any:
-    return delattr(target, name), {}
-
-
-def _capture(target: Any, verb: str, *rest: Any) -> Any:
-    """Another verb, and what was printed meanwhile."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        found, changed = _VERBS[verb](target, *rest)
-    return (found, out.getvalue(), err.getvalue()), changed
+    return delattr(target, name)
 
 
 _VERBS: dict[str, Callable[..., Any]] = {
-    "capture": _capture,
     "call": _call,
     "get": _get,
     "describe": _describe,

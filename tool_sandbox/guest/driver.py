@@ -135,29 +135,29 @@ def _apart(row: Callable[[], bytes], k: int, wall: float) -> bytes:
     os.close(into)
     found = _await(out, child, wall)
     os.close(out)
-    if found is None or found[0] is None:
-        reason = rows.TIMEOUT if found is None else rows.MISSING
-        return rows.row(k, reason, values.encode(""))
-    return found[0]
+    if found is None:
+        return rows.row(k, rows.TIMEOUT, values.encode(""))
+    return found if isinstance(found, bytes) else rows.row(k, rows.MISSING, values.encode(found))
 
 
-def _await(out: int, child: int, wall: float) -> tuple[bytes | None] | None:
-    """The child's row; (None,) when it ended without one; None when its time was up."""
+def _await(out: int, child: int, wall: float) -> bytes | int | None:
+    """The child's row; its exit code, if it ended without one; None when its time was up."""
     ends, life, held = _clock() + wall, os.pidfd_open(child), bytearray()
     poll = _poll()
     poll.register(out, select.POLLIN)
     poll.register(life, select.POLLIN)
-    answer: tuple[bytes | None] | None = None
+    row, late = None, True
     while (left := ends - _clock()) > 0:
         ready = dict(poll.poll(left * 1000))
         piece = os.read(out, 1 << 16) if out in ready else b""
         held += piece
         whole = len(held) >= 4 and len(held) >= 4 + rows.LENGTH.unpack_from(held)[0]
         if whole or (ready and not piece):
-            answer = (bytes(held[: 4 + rows.LENGTH.unpack_from(held)[0]]) if whole else None,)
+            row = bytes(held[: 4 + rows.LENGTH.unpack_from(held)[0]]) if whole else None
+            late = False
             break
     with contextlib.suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     os.close(life)
-    return answer
+    return None if late else os.waitstatus_to_exitcode(status) if row is None else row

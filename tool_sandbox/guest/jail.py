@@ -24,7 +24,6 @@ _WATCHES = {"max_inotify_instances": 8, "max_inotify_watches": 1024}  # of the c
 
 _PR_DUMPABLE, _PR_CAPBSET_DROP, _PR_NO_NEW_PRIVS, _PR_AMBIENT = 4, 24, 38, 47
 _PR_THP_DISABLE = 41
-_PR_THP_DISABLE = 41
 
 
 class JailError(Exception):

@@ -30,6 +30,8 @@ def judge(payload: bytes) -> None:
     setattr(unittest, "main", _nothing)  # noqa: B010  # run by `Results`, not by the file's last line
     for name in _ELSEWHERE:
         setattr(unittest.TestCase, name, _refused(name))
+    # Nobody reads how two values differ; and to print a proxy prettily asks what it is.
+    setattr(unittest.case, "pprint", types.SimpleNamespace(pformat=repr))  # noqa: B010
     examine(order, talk.SOCKET, rows.ROWS)
     rows.leave(0)
 
@@ -43,7 +45,7 @@ def examine(order: tuple[Any, ...], line: int, out: int) -> None:
         out: Descriptor for the rows.
     """
     nonce, prelude, source, names, module, call, shared = order
-    board = Board(nonce, names, out)
+    board = Board(nonce, names, out, module)
     entered: set[str] = set()
     space: dict[str, Any] = {}
     failed: BaseException | None = None
@@ -144,7 +146,8 @@ def _test_classes(space: dict[str, Any]) -> list[type[unittest.TestCase]]:
     """The test classes that the script itself defines."""
     found: dict[type[unittest.TestCase], None] = {}  # each once, whatever its names
     for kind in space.values():
-        if isinstance(kind, type) and issubclass(kind, unittest.TestCase) and _own(kind):
+        # A proxy refuses to be asked by `isinstance`.
+        if issubclass(type(kind), type) and issubclass(kind, unittest.TestCase) and _own(kind):
             found[kind] = None
     return list(found)
 
@@ -174,7 +177,7 @@ def _uncalled(
     made = {
         name: thing
         for name, thing in space.items()
-        if isinstance(thing, type | types.FunctionType) and _own(thing)
+        if issubclass(type(thing), (type, types.FunctionType)) and _own(thing)
         if not (isinstance(thing, type) and any(issubclass(kind, thing) for kind in kinds))
         if rewriting.is_test(name)
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from .syscalls import MACHINE, TABLES
 
 _SHELTER = "/opt/python"  # where an interpreter shows whose own place the jail covers
 _DRY_RUNS = 30
+_FILES = 1024  # descriptors that a cell may have, where the trainer's own hard limit allows
 _LAZY = ("branch", "repl", "driver")
 
 
@@ -35,6 +37,8 @@ def main(arguments: list[str]) -> NoReturn:
         from . import contained
 
         contained.main(arguments[1])
+    os.umask(0o022)  # whatever the trainer's is: guests make files and read them again
+    _room_for_descriptors()
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, int(arguments[0]))
     frame = wire.read_frame(control)
     wanted, _ = wire.unpack_json(frame.body)
@@ -62,6 +66,14 @@ def main(arguments: list[str]) -> NoReturn:
             birth.launch(plan, fds, heritage)
         for fd in (pidfd, *fds):
             os.close(fd)
+
+
+def _room_for_descriptors() -> None:
+    """Raises a low soft limit: executions park descriptors above those that a program has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < _FILES:
+        most = _FILES if hard < 0 else min(_FILES, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 _found = {"culprit": ""}  # the preloaded module that started a thread

@@ -1,11 +1,12 @@
 """The candidate's module, functions and objects as the judge's tests see them.
 
 Each use of a proxy is one question to the candidate. What the tests must not take on a candidate's
-word is decided here instead: a proxy never equals a plain value and never orders against one, and
-is no number. Truth and hash are asked only of objects that the tests themselves made. An operator
-between a proxy and a plain value would carry what the tests expect to the other side, so it exists
-only for objects that the tests themselves made of a class they name, not for what a function or a
-method gave them.
+word is decided here instead: a proxy never equals a plain value. An operator between a proxy and a
+plain value would carry what the tests expect to the other side, so it exists only for objects that
+the tests themselves made of a class they name, not for what a function or a method gave them. Where
+either answer would be a guess, the test ends as one that cannot be expressed: so it is with the
+order of a proxy and a plain value, with arithmetic on what was given, and with an object that was
+given and calls itself false.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from __future__ import annotations
 import builtins
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 from .. import values
-from . import talk
-from .raising import Raising
+from . import arguments, talk
+from .operators import GIVEN, MADE, MAKER, TESTS_OF_PLAIN, furnish, rank_after
+from .raising import Raising, Unmakeable
 
 CALLS = 100_000  # questions in one grading
 
-# What an object of the candidate is to the tests: something they were given; made by their own call
-# of a class; or such a class.
-GIVEN, MADE, MAKER = range(3)
+_NO_ANSWER = "the candidate answered what is no answer"
 
 
 class Inexpressible(BaseException):
@@ -37,18 +36,24 @@ class Link:
 
     def __init__(self, line: int) -> None:
         self.line = line
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # reading an answer may take a question: the hash of a key
         self.asked = 0
         self.used = 0  # of these, questions that ask for more than what a name is
         self.words = 0  # times the candidate's word decided a comparison
         self.gone = ""  # why no further answer will be believed
         self.reason = ""  # why something could not be expressed, once it could not
         self.proxies: dict[int, Proxy] = {}
-        self.raising = Raising()
+        self.raising = Raising(self.refuse)
         self.place = _place()  # where the tests print to and read from
         self.lost = ""  # why a question of this test got no answer, once one did not
+        self.waiting = False  # for an answer
+        self.broken = ""  # why no further question can be put, once the tests broke a wait off
         self.forged = False  # whether an answer was of no form that our server gives
         self.rank = GIVEN  # of the objects in the answer that is being read
+
+    def begin(self) -> None:
+        """Forget what concerned the test before."""
+        self.reason, self.lost, self.words = "", "", 0
 
     def greet(self) -> None:
         """Wait until the candidate has loaded.
@@ -59,14 +64,18 @@ class Link:
         try:
             message = talk.receive(self.line, self._found)
             if message[:1] != (talk.PLAIN,):
-                raise self.raising.revived(*message[1:])
+                raise self._revived(message[1:])
         except talk.Gone as problem:
             self._lose(problem)
             raise
 
-    def ask(self, target: Proxy, verb: str, *rest: object) -> tuple[Any, Any]:
-        """Put one question; gives the answer and the arguments it changed."""
+    def ask(self, target: Proxy, verb: str, *rest: object) -> Any:
+        """Put one question; applies to the arguments what it changed in them."""
         with self.lock:
+            if self.waiting:  # a handler of the tests asks
+                self.broken = "the tests put a question before the last is answered"
+            if self.broken:
+                self.refuse(self.broken)
             try:
                 if self.gone:
                     raise talk.Gone(self.gone)
@@ -79,33 +88,63 @@ class Link:
         self.gone = self.lost = str(problem)
         self.forged = self.forged or isinstance(problem, talk.Forged)
 
-    def _exchange(self, target: Proxy, verb: str, rest: tuple[object, ...]) -> tuple[Any, Any]:
+    def _exchange(self, target: Proxy, verb: str, rest: tuple[object, ...]) -> Any:
         self.asked += 1
         self.used += verb != "describe" and (verb, rest) != ("operate", ("names",))
         if self.asked > CALLS:
             self.refuse(f"the tests put more than {CALLS} questions")
-        self.rank = _rank(target.palaestra_rank, verb, rest)
+        asked = self.asked
         captures = self._captures()
         question = ("capture", target, verb, *rest) if captures else (verb, target, *rest)
+        whole = (asked, *question)
         try:
-            talk.send(self.line, (self.asked, *question), _number)
+            data = values.encode(whole, size=talk.LARGEST, handle=_number, whole=True)
         except values.NotPlain as problem:
             self.refuse(str(problem))
-        message = talk.receive(self.line, self._found)
-        number, kind, *parts = (*message, None, None)[: max(2, len(message))]
-        if number != self.asked:
-            raise talk.Forged("the candidate answered what was not asked")
-        if kind == talk.PLAIN and len(parts) == 2 and talk.exactly(parts[1], dict):
-            return _printed(parts[0]) if captures else parts[0], parts[1]
-        if kind == talk.REFUSED and len(parts) == 1:
-            self.refuse(str(parts[0]))
-        problem = self.raising.revived(*parts)
+        data = self._answer(data)
+        rank, self.rank = self.rank, rank_after(target.palaestra_rank, verb, rest, Proxy)
+        message = talk.decoded(data, self._found)
+        self.rank = rank
+        kind, part, changes = _read(message, asked)
+        if kind == talk.REFUSED:
+            self.refuse(part)
+        if captures:
+            _print(changes.get(talk.PRINTED))
+        answer = part if kind == talk.PLAIN else None
+        answer, proper = arguments.bring(verb, rest, answer, changes)
+        if not proper:
+            raise talk.Forged(_NO_ANSWER)
+        if kind == talk.PLAIN:
+            return answer
+        problem = self._revived((part,))
         if isinstance(problem, StopIteration) and (verb, rest) != ("operate", ("next",)):
             # It would end a `map` or a loop of the tests as if all had been seen.
-            told = getattr(problem, "palaestra_text", "StopIteration")
-            problem = RuntimeError("the candidate raised StopIteration outside of next()")
-            vars(problem)["palaestra_text"] = told
+            self.refuse("the candidate raised StopIteration outside of next()")
         raise problem
+
+    def _answer(self, question: bytes) -> bytes:
+        """The bytes of the answer to those of a question."""
+        self.waiting = True
+        try:
+            talk.transmit(self.line, question)
+            return talk.frame(self.line)
+        except talk.Gone:
+            raise
+        except BaseException:
+            # What a handler of the tests raised. The answer will come, and would be the next one's.
+            self.broken = self.reason = "the tests end a question before its answer"
+            raise
+        finally:
+            self.waiting = False
+
+    def _revived(self, parts: tuple[object, ...]) -> BaseException:
+        """The exception that an answer tells of."""
+        if len(parts) != 1 or not talk.exactly(parts[0], tuple):
+            return talk.Forged(_NO_ANSWER)
+        try:
+            return self.raising.revived(*cast("tuple[Any, ...]", parts[0]))
+        except Unmakeable as what:
+            self.refuse(f"the candidate raised what cannot be made here: {what}")
 
     def _captures(self) -> bool:
         """Whether the tests catch what is printed; their other replacements cannot be had there."""
@@ -126,13 +165,13 @@ class Link:
         self.rank = GIVEN
         return self._found(talk.ROOT)
 
-    def describe(self, name: str) -> Any:
-        """What the candidate's module holds under a name.
+    def describe(self, name: str, of: Proxy | None = None) -> Any:
+        """What the candidate's module holds under a name, or a class of the candidate's.
 
         Raises:
             AttributeError: Nothing.
         """
-        told, _ = self.ask(self.root(), "describe", name)
+        told = self.ask(self.root() if of is None else of, "describe", name)
         if not talk.exactly(told, tuple) or len(told) != 3:  # absent, or no answer
             raise AttributeError(f"the program defines no {name}")
         form, detail, thing = told
@@ -159,32 +198,25 @@ def _place() -> dict[str, object]:
     return streams | {name: getattr(builtins, name) for name in ("print", "input", "open")}
 
 
-def _printed(answer: Any) -> Any:
-    """Prints what the candidate has printed where the tests catch it; gives its answer."""
-    if not talk.exactly(answer, tuple) or [type(part) for part in answer[1:]] != [str, str]:
-        raise talk.Forged("the candidate answered what is no answer")
-    sys.stdout.write(answer[1])
-    sys.stderr.write(answer[2])
-    return answer[0]
+def _read(message: tuple[Any, ...], asked: int) -> tuple[int, Any, dict[Any, Any]]:
+    """What kind of answer this is, its main part, and the changes that it tells of."""
+    shape: list[type] = [type(part) for part in message]
+    if shape[:1] == [int] and message[0] != asked:
+        raise talk.Forged("the candidate answered what was not asked")
+    if shape == [int, int, str] and message[1] == talk.REFUSED:
+        return talk.REFUSED, message[2], {}
+    known = len(shape) == 4 and shape[0] is shape[1] is int and shape[3] is dict
+    if not known or message[1] not in (talk.PLAIN, talk.RAISED):
+        raise talk.Forged(_NO_ANSWER)
+    return message[1:]
 
 
-def _rank(rank: int, verb: str, rest: tuple[object, ...]) -> int:
-    """What the objects in the answer to a question will be."""
-    if verb == "call":
-        return MADE if rank == MAKER else GIVEN
-    if verb != "operate" or rest[0] not in _KEEPING:
-        return GIVEN
-    others = (thing.palaestra_rank for thing in rest[1:] if isinstance(thing, Proxy))
-    return MADE if MADE in (rank, *others) else GIVEN
-
-
-# Operators whose result is as much the tests' own as the object was.
-_KEEPING = frozenset(
-    (
-        *(*talk.ARITHMETIC, *(f"r{name}" for name in talk.ARITHMETIC), *talk.IN_PLACE),
-        *("neg", "pos", "invert", "enter"),
-    )
-)
+def _print(printed: Any) -> None:
+    """Prints what the candidate has printed where the tests catch it."""
+    if not talk.exactly(printed, tuple) or [type(part) for part in printed] != [str, str]:
+        raise talk.Forged(_NO_ANSWER)
+    sys.stdout.write(printed[0])
+    sys.stderr.write(printed[1])
 
 
 def _number(thing: object) -> int | None:
@@ -194,7 +226,7 @@ def _number(thing: object) -> int | None:
 class Proxy:
     """One object that lives in the candidate's process."""
 
-    __slots__ = ("palaestra_link", "palaestra_number", "palaestra_rank")
+    __slots__ = ("__weakref__", "palaestra_link", "palaestra_number", "palaestra_rank")
     palaestra_link: Link
     palaestra_number: int
     palaestra_rank: int
@@ -205,36 +237,33 @@ class Proxy:
         object.__setattr__(self, "palaestra_rank", rank)
 
     def __hash__(self) -> int:
-        if self.palaestra_rank != MADE:
-            return object.__hash__(self)
         answer = self.palaestra_word("hash")
         if type(answer) is not int:
             raise TypeError("hash() of the candidate's object gave no int")
         return answer
 
     def __bool__(self) -> bool:
-        return self.palaestra_rank != MADE or self.palaestra_word("bool") is True
+        if self.palaestra_word("bool") is True:
+            return True
+        if self.palaestra_rank != MADE:
+            self.palaestra_link.refuse("an object that a function gave says that it is false")
+        return False
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
-        """Call the object, and apply to the arguments what the call changed in them."""
-        answer, changed = self.palaestra_link.ask(self, "call", args, kwargs)
-        things = (*args, *kwargs.values())
-        same = changed.pop(talk.SAME, None)
-        for place, value in changed.items():
-            if type(place) is int and 0 <= place < len(things):
-                _apply(things[place], value)
-        if type(same) is int and 0 <= same < len(things) and type(things[same]) in talk.MUTABLE:
-            return things[same]
-        return answer
+        """Call the object."""
+        return self.palaestra_link.ask(self, "call", args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") and name not in _TOLD:
-            if name in _UNTOLD:
-                self.palaestra_link.refuse(f"the tests look at {name} of the candidate's object")
-            raise AttributeError(name)
-        if name in _TESTS_OF_PLAIN and self.palaestra_rank == GIVEN:
-            raise AttributeError(f"{name} is asked of an object where a plain value was expected")
-        return self.palaestra_link.ask(self, "get", name)[0]
+            untold = name in _UNTOLD
+            if not untold and (name in _PROBED or self.palaestra_word("hasattr", name) is not True):
+                raise AttributeError(name)
+            self.palaestra_link.refuse(f"the tests look at {name} of the candidate's object")
+        if self.palaestra_rank == MAKER and name[:1].isupper():  # a class within a class, perhaps
+            return self.palaestra_link.describe(name, self)
+        if name in TESTS_OF_PLAIN and self.palaestra_rank == GIVEN:
+            self.palaestra_link.refuse(f"{name} is asked of an object that a function gave")
+        return self.palaestra_link.ask(self, "get", name)
 
     def __setattr__(self, name: str, value: object) -> None:
         self.palaestra_link.ask(self, "set", name, value)
@@ -261,6 +290,19 @@ class Proxy:
             self.palaestra_link.refuse("an exception leaves a with block of the candidate's")
         return self.palaestra_operate("exit") is True
 
+    @property
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # What `isinstance` asks, wherever it is called: `Proxy` has the methods of every abstract
+        # class, and would be an instance of each.
+        self.palaestra_link.refuse("the tests ask of what builtin or abstract class an object is")
+
+    @property
+    def __dataclass_fields__(self) -> Any:  # `dataclasses.replace` asks the class for it
+        return self.__class__
+
+    def __dir__(self) -> Any:
+        self.palaestra_link.refuse("the tests list the names of the candidate's object")
+
     def __mro_entries__(self, bases: object) -> NoReturn:
         self.palaestra_link.refuse("the tests derive a class from one of the candidate's")
 
@@ -275,7 +317,7 @@ class Proxy:
 
     def palaestra_operate(self, name: str, *operands: object) -> Any:
         """Apply an operator over there."""
-        return self.palaestra_link.ask(self, "operate", name, *operands)[0]
+        return self.palaestra_link.ask(self, "operate", name, *operands)
 
     def palaestra_word(self, name: str, *operands: object) -> Any:
         """The same, and count that the answer is the candidate's word."""
@@ -283,98 +325,11 @@ class Proxy:
         return self.palaestra_operate(name, *operands)
 
 
-_TOLD = ("__name__", "__qualname__", "__doc__", "__module__", "__annotations__", "__dict__")
-_UNTOLD = ("__mro__", "__bases__", "__slots__", "__defaults__", "__code__", "__dataclass_fields__")
-# Questions to a plain value whose answer is only yes or no: an object could say yes to each. And
-# `assertSetEqual` asks for the difference.
-_TESTS_OF_PLAIN = frozenset(
-    name
-    for kind in (str, bytes, set, float)
-    for name in dir(kind)
-    if name.startswith("is") or name in ("startswith", "endswith", "difference")
+_TOLD = (
+    *("__name__", "__qualname__", "__doc__", "__module__", "__annotations__", "__dict__"),
+    *("__wrapped__", "__self__", "__func__", "__type_params__"),
 )
-_NUMERIC = frozenset(("neg", "pos", "invert", "abs", "round", "float", "int", "complex", "index"))
+_PROBED = ("__array__", "__length_hint__", "__path__")  # asked by libraries; either answer will do
+_UNTOLD = ("__mro__", "__bases__", "__slots__", "__defaults__", "__code__", "__dataclass_fields__")
 
-
-def _unary(name: str, kind: type | None) -> Callable[..., Any]:
-    def method(self: Proxy, *operands: object) -> Any:
-        if name in _NUMERIC and self.palaestra_rank != MADE:
-            raise TypeError(f"{name} of an object; a plain number was expected")
-        answer = self.palaestra_operate(name, *operands)
-        if kind is not None and type(answer) is not kind:
-            raise TypeError(f"{name}() of the candidate's object gave a {type(answer).__name__}")
-        return answer
-
-    return method
-
-
-def _told(name: str) -> Callable[[Proxy], Any]:
-    return lambda proxy: proxy.palaestra_link.ask(proxy, "get", name)[0]
-
-
-def _binary(name: str) -> Callable[[Proxy, object], Any]:
-    def method(self: Proxy, other: object) -> Any:
-        if not isinstance(other, Proxy) and self.palaestra_rank != MADE:
-            raise TypeError(f"{name} is not supported between an object and a plain value")
-        return self.palaestra_word(name, other)
-
-    return method
-
-
-def _ordering(name: str) -> Callable[[Proxy, object], Any]:
-    def method(self: Proxy, other: object) -> Any:
-        if not isinstance(other, Proxy):
-            raise TypeError(f"{name} is not supported between an object and a plain value")
-        return self.palaestra_word(name, other)
-
-    return method
-
-
-def _furnish() -> None:
-    """Give `Proxy` the special methods that ask."""
-    made: dict[str, Callable[..., Any]] = {}
-    for name in talk.ARITHMETIC:
-        bare = name.rstrip("_")
-        made[bare], made[f"r{bare}"] = _binary(name), _binary(f"r{name}")
-        made[f"i{bare}"] = _binary(f"i{bare}")
-    for name in ("lt", "le", "gt", "ge"):
-        made[name] = _ordering(name)
-    made["divmod"] = _binary("divmod")
-    for name in (*talk.UNARY, "abs", "round", "next", "reversed", "enter"):
-        made[name] = _unary(name, None)
-    made["format"] = _unary("format", str)
-    for kind in (str, repr, int, float, complex):
-        made[kind.__name__] = _unary(kind.__name__, str if kind is repr else cast("type", kind))
-    made["len"], made["index"] = _unary("len", int), _unary("index", int)
-    for name, method in made.items():
-        setattr(Proxy, f"__{name}__", method)
-    for name in ("__doc__", "__annotations__"):  # a class has its own, which would be found first
-        setattr(Proxy, name, property(_told(name)))
-
-
-_furnish()
-
-
-def _apply(old: Any, new: Any) -> None:
-    """Bring a changed argument up to date, in place."""
-    if type(old) is not type(new):
-        return
-    if isinstance(old, list):
-        _merge(cast("Any", old), new)
-    elif isinstance(old, dict | set):
-        cast("Any", old).clear()
-        cast("Any", old).update(new)
-    elif isinstance(old, deque):
-        cast("Any", old).clear()
-        cast("Any", old).extend(new)
-
-
-def _merge(old: list[Any], new: list[Any]) -> None:
-    if len(old) != len(new):
-        old[:] = new
-        return
-    for k, (before, after) in enumerate(zip(list(old), new, strict=True)):
-        if type(before) is type(after) and isinstance(before, list | dict | set | deque):
-            _apply(before, after)
-        else:
-            old[k] = after
+furnish(Proxy)

@@ -31,7 +31,7 @@ def rehearse() -> None:
     os.close(read)
     os.close(write)
     for name in ("solution", "tests"):
-        del sys.modules[name]
+        rows.forget(name)
     sys.modules["__main__"] = held
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import errno
+import fcntl
 import io
 import os
 import signal
@@ -20,6 +22,8 @@ from .syscalls import call, plain_prctl
 
 _SUBREAPER, _DUMPABLE = 36, 4
 _NO_SHELL = 126  # exit code, as a shell's own for what cannot be run
+_UNWRITTEN = 120  # exit code, as the interpreter's own for output that it cannot write
+_HERE = os.path.dirname(__file__)
 _CWD = 9  # the descriptor on which a shell says where it ended
 
 
@@ -90,25 +94,50 @@ def _perform(
     if _state.branched:
         _prctl(_DUMPABLE, 1, 0, 0, 0)
     try:
-        try:
-            text = question.text.decode("utf-8", "surrogatepass")
-            _set_stdin(question.stdin)
-            _state.running = True
-            if question.operation == turns.SHELL:
-                return _shell(text, prefix)
-            _statements(text, f"<call {number}>", scope)
-            return 0
-        except BaseException as problem:
-            return last.ending(problem)
-        finally:
-            _state.running = False
-            _flush()
+        code = _run(question, scope, number, prefix)
+        return code if _flush(aloud=True) else code or _UNWRITTEN
     except KeyboardInterrupt:  # while the exception was reported
         _state.running = False
+        _flush()
         return 130
     finally:
         if _state.branched:  # a branch that stands still cannot be looked into by another
             _prctl(_DUMPABLE, 0, 0, 0, 0)
+
+
+def _run(question: turns.Question, scope: dict[str, Any], number: int, prefix: str) -> int:
+    try:
+        text = question.text.decode("utf-8", "surrogatepass")
+        _set_stdin(question.stdin)
+        _state.running = True
+        if question.operation == turns.SHELL:
+            return _shell(text, prefix)
+        _statements(text, f"<call {number}>", scope)
+        return 0
+    except BaseException as problem:
+        _cut(problem)
+        return last.ending(problem)
+    finally:
+        _state.running = False
+
+
+def _cut(problem: BaseException) -> None:
+    """Takes our own frames off the end of a traceback: an interrupt is raised in one of ours."""
+    left: list[BaseException | None] = [problem]
+    seen: set[int] = set()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        left += (one.__cause__, one.__context__)
+        end, trace = None, one.__traceback__
+        while trace is not None:
+            if not trace.tb_frame.f_code.co_filename.startswith(_HERE):
+                end = trace
+            trace = trace.tb_next
+        if end is not None:
+            end.tb_next = None
 
 
 def _allow_fetches(fds: list[int]) -> None:
@@ -132,12 +161,25 @@ def _statements(text: str, name: str, scope: dict[str, Any]) -> None:
         sys.displayhook(eval(expression, scope))
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+def _flush(*, aloud: bool = False) -> bool:
+    """Writes out both streams; False where a program has closed one under what it printed."""
+    done = True
+    for name in ("stdout", "stderr"):
         try:
-            stream.flush()
+            getattr(sys, name).flush()
+        except OSError as problem:
+            if problem.errno == errno.EBADF:
+                done = False
+                if aloud:
+                    _say(f"sys.{name}: {problem.strerror}; what it was to print is lost\n")
         except BaseException:
             continue
+    return done
+
+
+def _say(words: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, words.encode())
 
 
 def _set_stdin(data: bytes) -> None:
@@ -162,6 +204,7 @@ def _set_stdin(data: bytes) -> None:
 def _shell(text: str, prefix: str) -> int:
     """Runs a command in a shell of its own; where it ends is where the session goes on."""
     read, write = os.pipe()
+    kept = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take the exit code
     pid = os.fork()
     if not pid:
         try:
@@ -187,6 +230,8 @@ def _shell(text: str, prefix: str) -> int:
         os.waitpid(pid, 0)
         raise
     finally:
+        if kept is not None:
+            signal.signal(signal.SIGCHLD, kept)
         os.set_blocking(read, False)
         with contextlib.suppress(OSError):
             folder = os.read(read, 4096).rsplit(b"\n", 2)
@@ -210,6 +255,7 @@ def _fork(line: wire.Socket, fds: list[int]) -> tuple[wire.Socket, bytes, list[i
         if running <= 1:
             words = f"{shared} shared mappings of memory are open; close them before fork"
         return line, turns.pack_word(1, words), []
+    fds = _above(fds)
     _flush()
     _state.branched = True
     _prctl(_DUMPABLE, 0, 0, 0, 0)
@@ -227,6 +273,15 @@ def _fork(line: wire.Socket, fds: list[int]) -> tuple[wire.Socket, bytes, list[i
             os.close(fd)
         return line, turns.pack_word(0), []
     return _born(line, fds, inherited), turns.pack_word(0), _own_memory()
+
+
+def _above(fds: list[int]) -> list[int]:
+    """The same out of the way: where a program has closed 1 or 2, one comes in its place."""
+    low = [fd for fd in fds if fd <= execution.REQUEST]
+    moved = {fd: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, execution.REQUEST + 1) for fd in low}
+    for fd in low:
+        os.close(fd)
+    return [moved.get(fd, fd) for fd in fds]
 
 
 def _own_memory() -> list[int]:

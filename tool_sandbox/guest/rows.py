@@ -7,6 +7,7 @@ row is never a verdict there.
 
 from __future__ import annotations
 
+import linecache
 import os
 import struct
 import sys
@@ -34,12 +35,21 @@ _write, _exit = os.write, os._exit
 
 def load(code: str, name: str) -> types.ModuleType:
     """Run a text as a module that can be imported by its name."""
+    from .execution import remember  # the host imports this file, and must not need that one
+
     module = types.ModuleType(name)
     module.__file__ = f"{name}.py"
     sys.modules[name] = module
     code = code.removeprefix("\ufeff")  # as Python does with a file
-    exec(compile(code, f"{name}.py", "exec", dont_inherit=True), vars(module))
+    remember(code, module.__file__)
+    exec(compile(code, module.__file__, "exec", dont_inherit=True), vars(module))
     return module
+
+
+def forget(name: str) -> None:
+    """Undo `load`, after a rehearsal."""
+    del sys.modules[name]
+    linecache.cache.pop(f"{name}.py", None)
 
 
 def deepen() -> None:

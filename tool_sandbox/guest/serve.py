@@ -287,8 +287,14 @@ def execution_rows() -> int:
 
 
 def reset_signals() -> None:
-    """Default handlers everywhere: signals a guest sends to pid 1 are then dropped."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Default handlers and an empty mask, for us and all guests.
+
+    Signals that a guest sends to pid 1 are then dropped; and what the trainer ignores or blocks is
+    inherited through every exec and fork: a guest's own `alarm` or `abort` would do nothing.
+    """
+    # Two that nobody can set, and two that Python itself ignores.
+    kept = {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE, signal.SIGXFSZ}
+    for number in signal.valid_signals() - kept:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     resource.getrlimit(resource.RLIMIT_CPU)

@@ -14,35 +14,49 @@ from typing import Any
 
 from .proxies import Link
 
+_own: Any = vars(types.ModuleType)["__dict__"].__get__  # a module's own, behind the property
+_TOLD = ("__version__", "__author__")  # the machinery of imports asks for the others
+
 
 class Solution(types.ModuleType):
     """The module that the tests import the candidate as."""
 
     def __init__(self, name: str, link: Link, source: str, space: dict[str, Any]) -> None:
         super().__init__(name)
-        self.__dict__.update(palaestra_link=link, palaestra_source=source, palaestra_space=space)
+        _own(self).update(palaestra_link=link, palaestra_source=source, palaestra_space=space)
+
+    @property
+    def __doc__(self) -> Any:  # type: ignore[override]
+        return _own(self)["palaestra_link"].describe("__doc__")
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        _own(self)["palaestra_link"].refuse("the tests look into the candidate's module as a whole")
+
+    def __dir__(self) -> Any:
+        return self.__dict__
 
     def __getattr__(self, name: str) -> Any:
-        link: Link = self.__dict__["palaestra_link"]
+        link: Link = _own(self)["palaestra_link"]
         if name == "__all__":
             return self.palaestra_public(link)
-        if name.startswith("__") and name.endswith("__"):
+        if name.startswith("__") and name.endswith("__") and name not in _TOLD:
             raise AttributeError(name)
         return link.describe(name)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name.startswith("__"):
             return super().__setattr__(name, value)
-        link: Link = self.__dict__["palaestra_link"]
+        link: Link = _own(self)["palaestra_link"]
         link.refuse(f"the tests replace {name} of the candidate's module")
 
     def palaestra_public(self, link: Link) -> list[str]:
         """The names of a star import, which must not replace what the tests rely on."""
-        told: Any = link.ask(link.root(), "operate", "names")[0]
-        space: dict[str, Any] = self.__dict__["palaestra_space"]
+        told: Any = link.ask(link.root(), "operate", "names")
+        space: dict[str, Any] = _own(self)["palaestra_space"]
         public = [name for name in told if type(name) is str and name not in space]
         taken = {name for name in public if hasattr(builtins, name)}
-        used = names_used(self.__dict__["palaestra_source"]) if taken else {}
+        used = names_used(_own(self)["palaestra_source"]) if taken else {}
         for name in sorted(taken & set(used)):
             link.refuse(f"a star import would replace the builtin {name}; import by name")
         return [name for name in public if name not in taken]
