@@ -12,6 +12,8 @@ import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
+from .victims import carriers, children_of
+
 _START = 60.0  # seconds an engine has to answer
 _FLAGS = ("--iptables=false", "--ip6tables=false", "--bridge=none")
 
@@ -107,6 +109,7 @@ def own_engine(program: str, flags: Sequence[str] = ()) -> Generator[str]:
         yield host
     finally:
         _end(process)
+        _end_orphans(folder)
         _unmount(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -118,6 +121,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _end_orphans(folder: Path) -> None:
+    """Ends what an engine that was killed has left running: shims, and their containers."""
+    for orphan in carriers(f"{folder}/exec"):
+        for pid in (*children_of(orphan), orphan):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _unmount(folder: Path) -> None:
