@@ -22,7 +22,7 @@ from .zygote import Zygote, failed
 
 _FIRST_ID = 1_000_000_000  # no account has an id from here on
 _IDS = 1 << 22  # as many as there can be processes
-_FEW_IDS = 27_000
+_FEW_IDS = 27_000  # from the middle of 65,536: up to where those of systemd's own units begin
 _FEWEST = 1000  # that a container's root must hold, to give some away
 Mode = Literal["full", "reduced", "bare"]
 _END = 5.0  # seconds that killed processes have to disappear

@@ -142,13 +142,16 @@ class Zygote:
         """Of the running zygote."""
         return None if self._process is None else self._process.pid
 
-    def _stop(self) -> None:
+    def _hang_up(self) -> None:
         if self._control is not None:
             self._control.close()
             self._control = None
         if self._errors >= 0:
             os.close(self._errors)
             self._errors = -1
+
+    def _stop(self) -> None:
+        self._hang_up()
         process, self._process = self._process, None
         if process is not None:
             try:
@@ -165,12 +168,7 @@ class Zygote:
 
     def forget(self) -> None:
         """In a forked copy of the trainer: closes the descriptors, reaps nothing."""
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
+        self._hang_up()
         if self._process is not None:
             self._process.returncode = 0  # not our child: no warning, no wait
             self._process = None
