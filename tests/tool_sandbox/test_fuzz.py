@@ -14,6 +14,8 @@ from palaestra.tool_sandbox import Calls, Case, Limits, Sandbox, wire
 from palaestra.tool_sandbox.cell import Cell, Request
 from palaestra.tool_sandbox.limits import REASONS, MiB
 
+from .test_odd_workers import READY, Deaf
+
 pytestmark = [pytest.mark.slow, pytest.mark.linux]
 
 thousands = settings(
@@ -165,25 +167,6 @@ def test_any_bytes_from_a_worker_parse_or_are_malformed(data: bytes) -> None:
     assert len(data) <= 300
 
 
-class Nobody:
-    """A keeper of nothing, for workers that are made up."""
-
-    def take(self, data: object, fds: object) -> None: ...
-    def settle(self) -> None: ...
-    def oom_kills(self) -> int:
-        return 0
-
-    def stands_still(self) -> bool:
-        return False
-
-    def kill(self) -> None: ...
-    def release(self) -> None: ...
-    def forget(self) -> None: ...
-
-
-READY = {"layers": ["x"], "missing": [], "level": "full"}
-
-
 def ending(status: int, out: bytes, cause: int) -> bytes:
     """The body of an answer, of which each part may be what none is."""
     return bytes((cause,)) + wire.pack_ending(wire.Ending(0, status, out))[1:]
@@ -207,8 +190,8 @@ ANSWERS = st.binary(max_size=300) | FRAMES
 def test_whatever_bytes_a_worker_answers_execute_returns(answers: list[bytes]) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        cell = Cell(ours, Limits(), Nobody())
-        theirs.sendall(wire.pack(wire.READY, 0, wire.pack_json(READY)))
+        cell = Cell(ours, Limits(), Deaf())
+        theirs.sendall(READY)
         theirs.sendall(b"".join(answers))
         theirs.shutdown(socket.SHUT_WR)
         result = cell.execute(Request("1", limits=SMALL)).result

@@ -12,12 +12,13 @@ from palaestra.tool_sandbox import (
     Calls,
     Case,
     Limits,
-    Report,
     Sandbox,
     Script,
     Streams,
 )
 from palaestra.tool_sandbox.showing import DETAIL
+
+from .test_grading import outcomes
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +30,6 @@ def sandbox() -> Iterator[Sandbox]:
 def _any(value: Any) -> Any:
     """What the type checker would not let through."""
     return value
-
-
-def outcomes(report: Report) -> list[str]:
-    return [verdict.outcome for verdict in report.verdicts]
 
 
 def test_no_detail_quotes_what_was_expected(sandbox: Sandbox) -> None:

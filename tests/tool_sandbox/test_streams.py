@@ -7,11 +7,12 @@ import pytest
 from palaestra.tool_sandbox import (
     BadRequest,
     Limits,
-    Report,
     Sandbox,
     Streams,
 )
 from palaestra.tool_sandbox.showing import DETAIL
+
+from .test_grading import outcomes
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,6 @@ def sandbox() -> Iterator[Sandbox]:
 def _any(value: Any) -> Any:
     """What the type checker would not let through."""
     return value
-
-
-def outcomes(report: Report) -> list[str]:
-    return [verdict.outcome for verdict in report.verdicts]
 
 
 def test_streams_compare_what_was_printed(sandbox: Sandbox) -> None:
