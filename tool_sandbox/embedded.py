@@ -26,6 +26,7 @@ _FEW_IDS = 27_000  # from the middle of 65,536: up to where those of systemd's o
 _FEWEST = 1000  # that a container's root must hold, to give some away
 Mode = Literal["full", "reduced", "bare"]
 _END = 5.0  # seconds that killed processes have to disappear
+_BURIAL = 0.1  # seconds that ended ones have to be reaped; the zygote's kernel needs microseconds
 
 
 class Processes:
@@ -90,6 +91,7 @@ class Processes:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         signal.pidfd_send_signal(fd, signal.SIGKILL)
                 _ended(fds, deadline - time.monotonic())
+            _bury(fds)
 
     def forget(self) -> None:
         """In a forked copy of the trainer: the descriptors go, the processes are not ours."""
@@ -107,6 +109,25 @@ def _ended(fds: Sequence[int], seconds: float) -> bool:
         left = max(0.0, deadline - time.monotonic())
         if not readable([fd], left):
             return False
+    return True
+
+
+def _bury(fds: Sequence[int]) -> None:
+    """Waits for the last of them to be reaped, so that who looks for them now finds nobody."""
+    deadline = time.monotonic() + _BURIAL
+    while any(map(_is_there, fds)) and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def _is_there(fd: int) -> bool:
+    with contextlib.suppress(ChildProcessError):  # ours only where we inherit a dead zygote's
+        os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOHANG)
+    try:
+        signal.pidfd_send_signal(fd, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
     return True
 
 

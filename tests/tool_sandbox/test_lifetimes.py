@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import weakref
 from typing import Any
 
@@ -89,3 +90,26 @@ def test_after_the_main_thread_has_ended_it_says_what_still_works(what: str) -> 
     assert said.startswith("SandboxError no thread can be started (")
     assert "execute, grade and session work" in said
     assert works == "ok True"
+
+
+@pytest.mark.usefixtures("cells")
+def test_a_trainer_that_is_its_containers_init_is_left_no_dead_children() -> None:
+    program = """
+    from palaestra.testing.victims import children_of
+    def ended(session):
+        keeper = session._shared.cell.keeper
+        session.close()
+        return [pid for pid in keeper.pids if os.path.exists(f"/proc/{pid}")]
+    print(os.getpid())
+    killed, orphaned, closed = sandbox.session(), sandbox.session(), sandbox.session()
+    killed._shared.cell.kill()
+    print(ended(killed), ended(closed))
+    zygote, = children_of(1)
+    os.kill(zygote, signal.SIGKILL)
+    print(ended(orphaned))
+    sandbox.close()
+    print(children_of(1))
+    """
+    away = ["unshare", "--pid", "--fork", "--mount-proc"]
+    away += ["--user", "--map-root-user"] if os.geteuid() else []
+    assert trainer(program, away) == "1\n[] []\n[]\n[]\n"

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,11 @@ def new_sandbox() -> Sandbox:
     return Sandbox("cell", workers=1, preload=("json",), limits=LIMITS)
 
 
-def trainer(program: str, **named: Any) -> str:
-    """What a trainer of its own prints."""
+def trainer(program: str, within: Sequence[str] = (), **named: Any) -> str:
+    """What a trainer of its own prints; `within` are words of a command that starts it."""
     text = BEGINNING + textwrap.dedent(program)
     done = subprocess.run(
-        [sys.executable, "-c", text], capture_output=True, text=True, timeout=90, **named
+        [*within, sys.executable, "-c", text], capture_output=True, text=True, timeout=90, **named
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, NoReturn, cast
 
 from .. import wire
-from . import birth, execution, hot, landlock, last, mappings
+from . import birth, execution, hot, landlock, last, mappings, unjailed
 from .filter import Shape, compiled
 from .mounts import HIDDEN
 from .syscalls import MACHINE, TABLES
@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> NoReturn:
     }
     control.sendall(wire.pack(wire.HELLO, frame.id, wire.pack_json(hello)))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # launchers are reaped by the kernel
+    unjailed.adopt()  # and a pid 1 whose launcher died first: the machine's init may reap nobody
     heritage = birth.Heritage(places, hot.Pages(), failed)
     while True:
         try:
