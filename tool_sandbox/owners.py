@@ -10,6 +10,7 @@ from pathlib import Path
 
 OWNER, PID, BOOT = "palaestra.owner", "palaestra.pid", "palaestra.boot"
 DOORS = "palaestra-door-"  # folders of control sockets
+GROUPS = "palaestra-"  # resource groups
 ROOTS = "palaestra-root-"  # folders in which workers without a root file system of their own live
 
 
@@ -42,17 +43,33 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def orphaned(labels: Mapping[str, str]) -> bool:
-    """Whether a container's trainer is dead.
+def is_dead(owner: str) -> bool:
+    """Whether a process that `own_pid` told is no more.
 
-    Only of those whose label has our own pid namespace: of another's processes we see nothing, and
-    would take the containers of a trainer that lives for a dead one's.
+    Only of our own pid namespace: of another's processes we see nothing, and would take the things
+    of a trainer that lives for a dead one's.
     """
-    pid, _, rest = labels.get(PID, "").partition(":")
-    started, _, space = rest.partition(":")
+    pid, started, space, *_ = (*owner.split(":"), "", "", "")
     if not pid.isdigit() or space != str(os.stat("/proc/self/ns/pid").st_ino):
         return False
-    return start_time(int(pid)) != started or labels.get(BOOT) != boot_id()
+    return start_time(int(pid)) != started
+
+
+def orphaned(labels: Mapping[str, str]) -> bool:
+    """Whether a container's trainer is dead."""
+    owner = labels.get(PID, "")
+    here = owner.endswith(f":{os.stat('/proc/self/ns/pid').st_ino}")
+    return is_dead(owner) or (here and labels.get(BOOT) != boot_id())
+
+
+def name(kind: str) -> str:
+    """Begins the name of a thing that tells whose it is; `owner` reads it."""
+    return f"{kind}{own_pid().replace(':', '-')}-"
+
+
+def owner(kind: str, name: str) -> str:
+    """Whose a thing of this name is, in the words of `own_pid`."""
+    return ":".join(name.removeprefix(kind).split("-")[:3])
 
 
 def make_folder(kind: str) -> str:
@@ -61,7 +78,7 @@ def make_folder(kind: str) -> str:
     Args:
         kind: `DOORS` or `ROOTS`.
     """
-    path = tempfile.mkdtemp(prefix=f"{kind}{own_pid().replace(':', '-')}-")
+    path = tempfile.mkdtemp(prefix=name(kind))
     os.chmod(path, 0o700)  # a trainer's umask can take even that away
     return path
 
@@ -70,9 +87,7 @@ def remove_folders(kind: str) -> int:
     """Remove the folders of this kind whose trainer is dead; how many."""
     count = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{kind}*"):
-        pid, started, space, *_ = (*folder.name.removeprefix(kind).split("-"), "", "", "")
-        ours = space == str(os.stat("/proc/self/ns/pid").st_ino)
-        if ours and pid.isdigit() and start_time(int(pid)) != started:
+        if is_dead(owner(kind, folder.name)):
             remove_tree(str(folder))
             count += 1
     return count

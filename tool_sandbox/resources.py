@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from . import owners
 from .limits import Limits, MiB
 
-_PREFIX = "palaestra"
 _SPARE = 3  # launcher, pid 1 and the execution that is armed already
 _START = 64 * MiB  # what a cell may use beyond the limit while it comes up
 _RETRIES, _PAUSE = 50, 0.01  # EBUSY while the last process is reaped
@@ -178,7 +178,7 @@ class Groups:
         """
         if self.places is None:
             return None
-        name = f"{_PREFIX}-{os.getpid()}-{_start_time(os.getpid())}-{next(_counter)}"
+        name = f"{owners.name(owners.GROUPS)}{next(_counter)}"
         try:
             group = Group(self.places, name, limits)
         except OSError as problem:
@@ -281,24 +281,11 @@ def _usable(places: Places) -> bool:
     )
 
 
-def _start_time(pid: int) -> int:
-    text = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    return int(text[19]) if len(text) > 19 else 0
-
-
 def _sweep(folder: Path) -> None:
     """Removes groups whose owner is gone."""
-    try:
-        names = [name for name in os.listdir(folder) if name.startswith(f"{_PREFIX}-")]
-    except OSError:
-        return
-    for name in names:
-        parts = name.split("-")
-        if len(parts) != 4 or not (parts[1].isdigit() and parts[2].isdigit()):
-            continue
-        pid, start = int(parts[1]), int(parts[2])
-        if _start_time(pid) != start:
-            _remove(folder / name, 1)
+    for group in folder.glob(f"{owners.GROUPS}*"):
+        if owners.is_dead(owners.owner(owners.GROUPS, group.name)):
+            _remove(group, 1)
 
 
 def usable_cores() -> int:

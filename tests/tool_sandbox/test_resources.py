@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from palaestra.tool_sandbox import Limits, MiB, resources
+from palaestra.tool_sandbox import Limits, MiB, owners, resources
 from palaestra.tool_sandbox.resources import Groups
 
 
@@ -66,16 +66,16 @@ def test_nothing_mounted_is_an_honest_none() -> None:
 def test_groups_of_dead_owners_are_swept_and_those_of_the_living_are_not(tmp_path: Path) -> None:
     own, mounts = unified(tmp_path)
     place = tmp_path / "user.slice" / "app.slice"
-    start = resources._start_time(os.getpid())  # pyright: ignore[reportPrivateUsage]
-    living = place / f"palaestra-{os.getpid()}-{start}-0"
-    dead = place / f"palaestra-{os.getpid()}-{start + 1}-0"
-    for folder in (living, dead, place / "palaestra-odd", place / "other-1-2-3"):
+    pid, start, space = owners.own_pid().split(":")
+    living = place / f"palaestra-{pid}-{start}-{space}-0"
+    dead = place / f"palaestra-{pid}-{start}1-{space}-0"
+    elsewhere = place / f"palaestra-{pid}-{start}1-{space}1-0"  # of a container beside ours
+    others = (living, elsewhere, place / "palaestra-odd", place / "other-1-2-3-4")
+    for folder in (dead, *others):
         folder.mkdir()
     Groups(own, mounts)
-    assert living.exists()
     assert not dead.exists()
-    assert (place / "palaestra-odd").exists()
-    assert (place / "other-1-2-3").exists()
+    assert all(folder.exists() for folder in others)
 
 
 def test_a_group_is_given_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,7 @@ def test_no_pair_of_sockets_is_made_elsewhere() -> None:
 @pytest.mark.usefixtures("cells")
 def test_no_guest_kills_a_trainer_with_the_default_action_of_sigpipe() -> None:
     program = """
+        from palaestra.testing.victims import gone, until
         from palaestra.tool_sandbox import lines, wire
         from palaestra.tool_sandbox.cell import Cell
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -180,8 +181,7 @@ def test_no_guest_kills_a_trainer_with_the_default_action_of_sigpipe() -> None:
         def kill(cell):
             pid = cell.keeper.pids[0]
             os.kill(pid, signal.SIGKILL)
-            while os.path.exists(f"/proc/{pid}") and " Z " not in open(f"/proc/{pid}/stat").read():
-                time.sleep(0.01)
+            until(lambda: gone(pid))
         sandbox.execute("1")
         session = sandbox.session()
         kill(session._shared.cell)
