@@ -123,6 +123,7 @@ def bring_in(modules: Sequence[str] | None) -> tuple[str, ...]:
     here = str(Path.cwd())
     if modules and here not in sys.path:
         sys.path.insert(0, here)
+    importlib.invalidate_caches()  # a file may be newer than what Python remembers of its folder
     for name in modules or ():
         _import(name)
     from ..envs import registry

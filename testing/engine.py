@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .victims import carriers, children_of
 
-_START = 60.0  # seconds an engine has to answer
+_START = 120.0  # seconds an engine has to answer
 _FLAGS = ("--iptables=false", "--ip6tables=false", "--bridge=none")
 
 
@@ -117,7 +117,7 @@ def own_engine(program: str, flags: Sequence[str] = ()) -> Generator[str]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(30.0)
+        process.wait(120.0)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

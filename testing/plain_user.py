@@ -81,11 +81,13 @@ def uncover(mounts: Mounts, paths: Sequence[Path]) -> None:
 
 
 def unused_id() -> int:
-    """A user id that no account has."""
+    """A user id that no account has, nor a neighbour that calls this: limits count by user."""
     import pwd
 
     taken = {entry.pw_uid for entry in pwd.getpwall()}
-    return next(number for number in range(61_234, 65_000) if number not in taken)
+    places = range(61_234, 65_000)
+    first = os.getpid() % len(places)
+    return next(one for one in (*places[first:], *places[:first]) if one not in taken)
 
 
 def run(
@@ -112,7 +114,9 @@ def run(
     if os.geteuid() != 0:
         raise PermissionError("only root can become a plain user; run the program directly")
     number = unused_id()
-    with tempfile.TemporaryDirectory(prefix="palaestra-user-") as name:
+    # What a killed program has started may still be writing into the folder when it goes.
+    prefix = "palaestra-user-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
         os.chown(name, number, number)
         os.chmod(name, 0o755)
         plan = [name, str(number), ",".join(map(str, groups)), *argv]

@@ -17,11 +17,13 @@ ORDER = ("zygote", "launcher", "pid 1")  # each is the parent of the next
 def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Whether a condition comes true within so many seconds."""
     deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
+    while True:
+        late = time.monotonic() > deadline  # before the look: who is held up looks once more
+        if condition():
+            return True
+        if late:
             return False
         time.sleep(0.002)
-    return True
 
 
 def gone(pid: int) -> bool:
@@ -32,15 +34,24 @@ def gone(pid: int) -> bool:
 def state_of(pid: int) -> tuple[str, int]:
     """The kernel's letter for what a process does, and its parent; ("X", 0) where there is none."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            state, parent, *_ = file.read().rpartition(")")[2].split()
+        with open(f"/proc/{pid}/stat", "rb") as file:  # its name may be any bytes
+            state, parent, *_ = file.read().rpartition(b")")[2].split()
     except OSError:
         return "X", 0
-    return state, int(parent)
+    return state.decode(), int(parent)
 
 
 def children_of(pid: int) -> list[int]:
     """Living and dead children of a process, of all its threads."""
+    before, found = None, _listed(pid)
+    for _ in range(100):  # the kernel leaves some out where another is reaped meanwhile
+        if found == before:
+            break
+        before, found = found, _listed(pid)
+    return found
+
+
+def _listed(pid: int) -> list[int]:
     found: list[int] = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -109,8 +120,13 @@ def kill(victim: str, guest: int) -> list[int]:
     Returns:
         Launcher, pid 1 and what is below, down to the guest: all must end, unless the zygote was
         the victim.
+
+    Raises:
+        LookupError: The guest has ended.
     """
     line = line_to(guest)
+    if len(line) <= len(ORDER):  # or somebody else would be killed
+        raise LookupError(f"{guest} has ended, or is no guest")
     os.kill(line[ORDER.index(victim)], signal.SIGKILL)
     return line[1:]
 

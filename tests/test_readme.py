@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.timeout(900)  # programs that train, on a machine with much to do
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -93,7 +94,7 @@ def run(folder: Path, *words: str, path: Path | None = None) -> Done:
         input="",
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=840,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,12 @@ _SYSCTL = (
     "(Debian: kernel.unprivileged_userns_clone=1; Ubuntu: "
     "kernel.apparmor_restrict_unprivileged_userns=0)"
 )
+_PRIVILEGED = (
+    *("bind mounts", "root file system", "private mounts", "pivot_root"),
+    *("setgroups", "setresgid", "setresuid"),
+)
+# What a root needs of capabilities, and the kernel's numbers of them.
+_CAPABILITIES = {"CHOWN": 0, "DAC_OVERRIDE": 1, "SETGID": 6, "SETUID": 7, "SYS_ADMIN": 21}
 _MARKS = ("/.dockerenv", "/run/.containerenv")  # files that only containers have
 _OPEN = "--security-opt seccomp=unconfined --security-opt apparmor=unconfined"
 _REDUCED = 'or ask for minimum="reduced"'
@@ -49,6 +56,8 @@ _WORDS = {
     "preload": "leave that module out of preload=",
     "container": "`docker info` and the engine's log say more",
     "seccomp": "the kernel lacks CONFIG_SECCOMP_FILTER; use the docker backend on another kernel",
+    "proc": "mount one of this namespace: mount -t proc proc /proc (unshare --mount-proc, "
+    "bwrap --proc /proc)",
     "landlock": "it takes Linux 6.7 with Landlock switched on (lsm=landlock,...); "
     "or use the docker backend",
     "zygote": "give python= an interpreter (3.11 or newer) that starts",
@@ -86,7 +95,7 @@ def advise(problem: Exception, setting: Callable[[str], str] = _setting) -> str:
         return _PROC
     if step in ("unshare", "uid_map"):
         return _namespaces(code, setting)
-    if step in ("bind mounts", "root file system", "private mounts", "pivot_root"):
+    if step in _PRIVILEGED:
         return f"in a container: start it with {_flags()}, {_REDUCED}"
     if step == "readable" or "readable:" in str(problem):
         return _READABLE
@@ -104,8 +113,17 @@ def explain(problem: Exception) -> str:
 def _flags() -> str:
     """What opens a container for cells; a root needs less of /proc, but more of a capability."""
     if os.geteuid() == 0:
-        return f"{_OPEN} --cap-add SYS_ADMIN"
+        return " ".join((_OPEN, *(f"--cap-add {name}" for name in _lacking())))
     return f"{_OPEN} --security-opt systempaths=unconfined"
+
+
+def _lacking() -> list[str]:
+    """The capabilities that this root lacks; one it seems to have may be worth nothing here."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.M)
+    held = int(found[1], 16) if found else 0
+    return [
+        name for name, bit in _CAPABILITIES.items() if name == "SYS_ADMIN" or not held >> bit & 1
+    ]
 
 
 def _namespaces(code: int, setting: Callable[[str], str]) -> str:

@@ -81,7 +81,7 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
         SandboxUnavailable: None does; the message lists each with what it lacks.
     """
     complaints: list[str] = []
-    for make in candidates(wish):
+    for name, make in candidates(wish):
         backend: Backend | None = None
         cell: Cell | None = None
         try:
@@ -95,7 +95,6 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
                 backend.close()
             if not isinstance(problem, _REFUSALS) or isinstance(problem, TimeoutError):
                 raise  # an interrupt, or the time-out of a handler of the trainer's signals
-            name = backend.name if backend is not None else "docker"
             complaints.append(f"{name}: {explain(problem)}")
             continue
         if LEVELS.index(isolation.level) >= LEVELS.index(wish.minimum):
@@ -110,18 +109,18 @@ def choose(wish: Wish, limits: Limits) -> tuple[Backend, Cell, Isolation]:
     raise SandboxUnavailable("\n  ".join((wanted, *complaints)))
 
 
-def candidates(wish: Wish) -> list[Callable[[], Backend]]:
+def candidates(wish: Wish) -> list[tuple[str, Callable[[], Backend]]]:
     """What can be tried for a wish, the best first; `auto` never holds "process"."""
     embedded = wish.python, wish.preload, wish.readable
-    makers: list[Callable[[], Backend]] = []
+    makers: list[tuple[str, Callable[[], Backend]]] = []
     if wish.backend in ("auto", "cell"):
-        makers.append(lambda: Embedded(*embedded))
+        makers.append(("cell", lambda: Embedded(*embedded)))
         if wish.minimum == "reduced":
-            makers.append(lambda: Embedded(*embedded, mode="reduced"))
+            makers.append(("cell", lambda: Embedded(*embedded, mode="reduced")))
     if wish.backend in ("auto", "docker"):
-        makers.append(lambda: _docker(wish))
+        makers.append(("docker", lambda: _docker(wish)))
     if wish.backend == "process":
-        makers.append(lambda: _process(wish))
+        makers.append(("process", lambda: _process(wish)))
     return makers
 
 

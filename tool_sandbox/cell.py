@@ -24,7 +24,7 @@ from .waiting import areadable, foreign, readable
 Fault = Literal["", "lost", "timeout", "malformed", "memory", "unclean", "killed"]
 GRACE = 2.0  # seconds the cell has, after the wall limit, to reply
 START = 60.0  # seconds a cell has to come up
-_LATE = 0.1  # seconds for each piece of an answer that we come late to: we were held up, not it
+_LATE = 1.0  # seconds for each piece of an answer that we come late to: we were held up, not it
 
 
 class StartFailed(Exception):

@@ -21,7 +21,7 @@ from .relay import Relay
 
 APART = "the docker engine shares no folder with this process, so no descriptor can be passed"
 _ADDRESS = 100  # bytes of a path that fit into a socket's address, with some to spare
-_END = 10.0  # seconds a killed container has to disappear
+_END = 60.0  # seconds a killed container has to disappear
 
 
 class Contained(Cell):

@@ -223,13 +223,13 @@ def connect() -> Any:
     """A client of the engine that DOCKER_HOST names, or the usual one.
 
     Raises:
-        StartFailed: None answers within 2 s; its code is the errno, 0 where there is none.
+        StartFailed: None answers within 10 s; its code is the errno, 0 where there is none.
     """
     client = None
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     try:
         _knock(host)
-        client = docker.from_env(timeout=2)
+        client = docker.from_env(timeout=10)
         client.ping()
         client.api.timeout = 60
         if host.startswith("unix://"):
@@ -258,7 +258,7 @@ def _knock(host: str) -> None:
     """Try a local socket by ourselves: the library leaves one open for each failure."""
     if host.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2)
+            probe.settimeout(10)
             probe.connect(host.removeprefix("unix://"))
 
 

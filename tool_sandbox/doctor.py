@@ -72,7 +72,8 @@ def _examine(name: str, level: Level, runs: int) -> Finding:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnsafeSandboxWarning)
         try:
-            backend = candidates(wish)[-1]()
+            _, make = candidates(wish)[-1]
+            backend = make()
             cell = backend.begin(Limits())
             seen = isolation_of(cell, backend)
             return _finding(seen, _median(cell, runs), level)

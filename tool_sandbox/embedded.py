@@ -26,7 +26,7 @@ _FEW_IDS = 27_000  # from the middle of 65,536: up to where those of systemd's o
 _FEWEST = 1000  # that a container's root must hold, to give some away
 Mode = Literal["full", "reduced", "bare"]
 _END = 5.0  # seconds that killed processes have to disappear
-_BURIAL = 0.1  # seconds that ended ones have to be reaped; the zygote's kernel needs microseconds
+_BURIAL = 1.0  # seconds that ended ones have to be reaped: microseconds, but on a loaded machine
 
 
 class Processes:
@@ -159,7 +159,10 @@ class Embedded:
         self.name = "process" if mode == "bare" else "cell"
         self._groups = Groups()
         if mode != "full":
-            owners.remove_folders(owners.ROOTS)
+            try:
+                owners.remove_folders(owners.ROOTS)
+            except OSError as problem:
+                raise failed("temporary folder", problem) from None
         self._ids = itertools.count()
 
     def begin(self, limits: Limits) -> Cell:
@@ -236,7 +239,7 @@ def _ids(mode: Mode) -> dict[str, int]:
         return {"owner": 0, "owners": 1}
     share = os.stat("/proc/self/ns/pid").st_ino % 128  # containers number their processes alike
     first = _FIRST_ID + share * _IDS
-    with open("/proc/self/uid_map") as file:
+    with open("/proc/self/uid_map", encoding="ascii") as file:
         ranges = [tuple(map(int, line.split())) for line in file]
     if any(start <= first and first + _IDS <= start + count for start, _, count in ranges):
         return {"owner": first, "owners": _IDS}

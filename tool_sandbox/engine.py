@@ -326,7 +326,7 @@ def _session_order(limits: Limits, files: dict[str, bytes]) -> bytes:
 def _available() -> int:
     """Bytes of memory the machine could still give."""
     try:
-        with open("/proc/meminfo") as file:
+        with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
                 if line.startswith("MemAvailable:"):
                     return int(line.split()[1]) * 1024

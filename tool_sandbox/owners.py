@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -15,8 +17,16 @@ ROOTS = "palaestra-root-"  # folders in which workers without a root file system
 
 
 def own_pid() -> str:
-    """This process, unmistakably: pid, start time, and inode of its pid namespace."""
-    return f"{os.getpid()}:{start_time(os.getpid())}:{os.stat('/proc/self/ns/pid').st_ino}"
+    """This process, unmistakably: pid, start time, and where both are counted."""
+    return f"{os.getpid()}:{start_time(os.getpid())}:{_space()}"
+
+
+def _space() -> str:
+    """Where our pids and start times mean something: the namespaces of pids and of time."""
+    found = [os.stat("/proc/self/ns/pid").st_ino]
+    with contextlib.suppress(FileNotFoundError):  # a kernel without namespaces of time
+        found.append(os.stat("/proc/self/ns/time").st_ino)
+    return ".".join(map(str, found))
 
 
 def start_time(pid: int) -> str:
@@ -46,19 +56,36 @@ def boot_id() -> str:
 def is_dead(owner: str) -> bool:
     """Whether a process that `own_pid` told is no more.
 
-    Only of our own pid namespace: of another's processes we see nothing, and would take the things
-    of a trainer that lives for a dead one's.
+    Only of our own namespaces: of another's processes we see nothing, and would take the things of
+    a trainer that lives for a dead one's.
     """
     pid, started, space, *_ = (*owner.split(":"), "", "", "")
-    if not pid.isdigit() or space != str(os.stat("/proc/self/ns/pid").st_ino):
+    if not pid.isdigit() or space != _space() or os.readlink("/proc/self") != str(os.getpid()):
         return False
-    return start_time(int(pid)) != started
+    seen = start_time(int(pid))
+    return seen != started if seen else not _lives(int(pid))  # hidepid= may hide the living
+
+
+def is_elsewhere(owner: str) -> bool:
+    """Whether a trainer is in other namespaces than ours, so that nobody here knows of its end."""
+    pid, _, space, *_ = (*owner.split(":"), "", "", "")
+    return pid.isdigit() and space.replace(".", "").isdigit() and space != _space()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def orphaned(labels: Mapping[str, str]) -> bool:
     """Whether a container's trainer is dead."""
     owner = labels.get(PID, "")
-    here = owner.endswith(f":{os.stat('/proc/self/ns/pid').st_ino}")
+    here = owner.endswith(f":{_space()}")
     return is_dead(owner) or (here and labels.get(BOOT) != boot_id())
 
 
@@ -87,10 +114,19 @@ def remove_folders(kind: str) -> int:
     """Remove the folders of this kind whose trainer is dead; how many."""
     count = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{kind}*"):
-        if is_dead(owner(kind, folder.name)):
+        if _is_own(folder) and is_dead(owner(kind, folder.name)):
             remove_tree(str(folder))
             count += 1
     return count
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder of our user: chmod would follow a stranger's link to what is ours."""
+    try:
+        seen = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
 
 
 def remove_doors() -> int:

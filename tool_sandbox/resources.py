@@ -17,7 +17,8 @@ from .limits import Limits, MiB
 
 _SPARE = 3  # launcher, pid 1 and the execution that is armed already
 _START = 64 * MiB  # what a cell may use beyond the limit while it comes up
-_RETRIES, _PAUSE = 50, 0.01  # EBUSY while the last process is reaped
+_JOINED = 600.0  # seconds after which an empty group waits for no cell any more
+_RETRIES, _PAUSE = 500, 0.01  # EBUSY while the last process is reaped
 # Not the place's fault; None is no error of the kernel: a handler of the trainer's raised it.
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, None)
 _counter = itertools.count()
@@ -284,8 +285,16 @@ def _usable(places: Places) -> bool:
 def _sweep(folder: Path) -> None:
     """Removes groups whose owner is gone."""
     for group in folder.glob(f"{owners.GROUPS}*"):
-        if owners.is_dead(owners.owner(owners.GROUPS, group.name)):
-            _remove(group, 1)
+        owner = owners.owner(owners.GROUPS, group.name)
+        if owners.is_dead(owner) or (owners.is_elsewhere(owner) and _age(group) > _JOINED):
+            _remove(group, 1)  # the kernel keeps one that holds a process
+
+
+def _age(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def usable_cores() -> int:

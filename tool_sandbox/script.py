@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import secrets
 import symtable
@@ -26,7 +27,7 @@ from .requests import check_code
 from .waiting import readable
 
 _TRIES = 3
-GRACE = 0.2  # seconds that one side has when the other has ended
+GRACE = 0.5  # seconds that one side has when the other has ended
 _FOLLOWS = 0.02  # of these, without being told
 _REMEMBERED = 1 << 16  # characters of test code whose free names are kept
 _warned: set[str] = set()
@@ -70,11 +71,15 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     _check_names(tests)
     nonce = secrets.token_bytes(16)
     source = tests.source.removeprefix("\ufeff")  # as Python does with a file
-    names = free_names(source, tests.prelude) if tests.names is None else tuple(tests.names)
-    if tests.call is not None and tests.call not in names:
-        names = (*names, tests.call)
+    names, call = tests.names, tests.call
+    if call is not None and not call.isidentifier():  # an expression: `Solution().two_sum`
+        source, call = f"{source}\ncheck({tests.call})\n", None
+        names = None if names is None else (*names, *free_names(tests.call or "", ""))
+    names = free_names(source, tests.prelude) if names is None else tuple(names)
+    if call is not None and call not in names:
+        names = (*names, call)
     shared = candidate if tests.share else None
-    payload = values.encode((nonce, tests.prelude, source, names, tests.module, tests.call, shared))
+    payload = values.encode((nonce, tests.prelude, source, names, tests.module, call, shared))
     check_code(candidate, "candidate", len(payload))
     judge = Request("", limits=limits, mode="judge", payload=payload)
     if tests.share:
@@ -112,6 +117,10 @@ def _check_names(tests: Script) -> None:
     for what, name in (("module", tests.module), ("call", tests.call)):
         if type(name) is not str and (name is not None or what == "module"):
             raise BadRequest(f"Script.{what} is {name!r}; give a name")
+    try:
+        ast.parse("None" if tests.call is None else tests.call, mode="eval")
+    except (SyntaxError, ValueError):
+        raise BadRequest(f"Script.call is {tests.call!r}; give a name or an expression") from None
 
 
 def _warn_shared() -> None:

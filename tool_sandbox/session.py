@@ -186,9 +186,9 @@ class Session:
         started = time.monotonic()
         try:
             if operation == turns.EXECUTE and self._shared.broker is not None:
-                frame = self._shared.send_with_window(body, seconds + 1.0)
+                frame = self._shared.send_with_window(body, seconds + 2.0)
             else:
-                frame = self._shared.send(turns.TURN, body, seconds + 1.0)
+                frame = self._shared.send(turns.TURN, body, seconds + 2.0)
         except ConnectionError as problem:
             return self._lost(str(problem), time.monotonic() - started, size)
         ending = self._ending(frame.body, wire.Order(b"", output=keep))

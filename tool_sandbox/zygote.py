@@ -21,7 +21,9 @@ from .lines import new_line
 from .waiting import foreign
 
 _GUEST = Path(__file__).parent / "guest" / "zygote.py"
+_MARK = "PALAESTRA_ZYGOTE"  # set for the zygote, and for whatever else we start by mistake
 ENVIRONMENT = {
+    _MARK: "1",
     "PYTHONHASHSEED": "0",
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
@@ -29,12 +31,22 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # each further arena is 64 MiB of address space
 }
 FLAGS = ("-s", "-P", "-S", "-B", "-X", "utf8")
 _TRIES, _SPAN = 3, 10.0  # failed starts within so many seconds are the end
 _START = 120.0  # seconds it has to import what is preloaded
 _FEWEST_FILES = 128  # descriptors: executions park some from 64 on
 _MORE_FILES = "let the trainer have more open files: ulimit -n 4096 (or LimitNOFILE= of its unit)"
+_MORE_PROCESSES = (
+    "let the trainer have more processes: ulimit -u 4096, TasksMax= of its unit, or --pids-limit "
+    "of its container"
+)
+_SHORTAGES = {
+    errno.EMFILE: _MORE_FILES,
+    errno.ENFILE: _MORE_FILES,
+    errno.EAGAIN: _MORE_PROCESSES,
+}
 
 
 class Zygote:
@@ -92,6 +104,9 @@ class Zygote:
     def _start(self) -> socket.socket:
         if not self._python:
             raise StartFailed("zygote", 0, "this Python does not know where it lies itself")
+        if _MARK in os.environ:  # or programs would start each other without end
+            words = f"{self._python} is no interpreter, but starts this program again"
+            raise StartFailed("zygote", 0, words, "give python= an interpreter (3.11 or newer)")
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         if 0 <= hard < _FEWEST_FILES:
             words = f"this process may open {hard} files at most; a cell takes {_FEWEST_FILES}"
@@ -184,5 +199,5 @@ def failed(step: str, problem: Exception, words: str = "") -> StartFailed:
         words: What the process itself said.
     """
     code = getattr(problem, "errno", None) or 0
-    advice = _MORE_FILES if code in (errno.EMFILE, errno.ENFILE) else ""
+    advice = _SHORTAGES.get(code, "")
     return StartFailed(step, code, f"{problem or type(problem).__name__} {words}".strip(), advice)

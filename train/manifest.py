@@ -88,7 +88,7 @@ def versions() -> dict[str, str]:
 
 def commit(folder: Path) -> dict[str, Any] | None:
     """The commit the package runs from and whether files differ from it; None outside git."""
-    words = ("git", "-C", str(folder))
+    words = ("git", "--no-optional-locks", "-C", str(folder))  # who trains holds up no commit
     try:
         head = subprocess.run(
             [*words, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True

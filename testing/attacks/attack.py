@@ -8,18 +8,18 @@ import secrets
 import signal
 import socket
 import tempfile
-import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ...tool_sandbox import Limits, MiB, Reason, Result, Sandbox, UnsafeSandboxWarning
-from ..victims import carriers
+from ..victims import carriers, until
 
-QUICK = Limits(wall=1.0, memory=128 * MiB, disk=8 * MiB, inodes=256, processes=12)
+# The wall is none: what should end by itself does so on a machine that stands still for a while.
+SMALL = Limits(wall=60.0, memory=128 * MiB, disk=8 * MiB, inodes=256, processes=12)
 
 # Put before every program. A line that begins with BROKEN is the only thing that counts.
 HELPERS = r"""
@@ -71,38 +71,37 @@ class Outside:
         self.canary.write_text(self.secret)
         self.canary.chmod(0o644)
         self.path = folder / "daemon.sock"
-        self.touched: list[str] = []
-        self._sockets: list[socket.socket] = []
-        self.port = self._listen(socket.AF_INET, ("127.0.0.1", 0))[1]
-        self.datagrams = self._bind_datagrams()
-        self._listen(socket.AF_UNIX, str(self.path))
+        self._doors: dict[str, socket.socket] = {}
+        self.port: int = self._open(socket.AF_INET, ("127.0.0.1", 0)).getsockname()[1]
+        self._box = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._box.bind(("127.0.0.1", 0))
+        self._box.setblocking(False)
+        self.datagrams: int = self._box.getsockname()[1]
+        self._open(socket.AF_UNIX, str(self.path))
         self.path.chmod(0o777)
         self.abstract = self.mark
-        self._listen(socket.AF_UNIX, f"\0{self.abstract}")
+        self._open(socket.AF_UNIX, f"\0{self.abstract}")
 
-    def _listen(self, family: int, address: Any) -> Any:
-        server = socket.socket(family, socket.SOCK_STREAM)
+    def _open(self, family: int, address: Any) -> socket.socket:
+        server = self._doors[str(address)] = socket.socket(family, socket.SOCK_STREAM)
         server.bind(address)
-        server.listen()
-        self._sockets.append(server)
-        threading.Thread(target=self._accept, args=(server, str(address)), daemon=True).start()
-        return server.getsockname()
+        server.listen()  # the kernel takes connections in; `_visits` looks at them
+        server.setblocking(False)
+        return server
 
-    def _accept(self, server: socket.socket, name: str) -> None:
-        while True:
-            try:
-                server.accept()[0].close()
-            except OSError:
-                return
-            self.touched.append(name)
-
-    def _bind_datagrams(self) -> int:
-        server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(0.05)
-        self._sockets.append(server)
-        self._datagram_socket = server
-        return server.getsockname()[1]
+    def _visits(self) -> list[str]:
+        """Who has come since the last look; looked at here, so that none is told of too late."""
+        found: list[str] = []
+        for name, server in self._doors.items():
+            with suppress(OSError):  # there are no more
+                while True:
+                    server.accept()[0].close()
+                    found.append(f"{name} was reached")
+        with suppress(OSError):
+            while True:
+                self._box.recv(1)
+                found.append("a datagram arrived")
+        return found
 
     def fill(self, code: str) -> str:
         """The program with its targets in place of @NAMES@."""
@@ -120,21 +119,26 @@ class Outside:
             code = code.replace(f"@{name}@", value)
         return code
 
-    def settle(self) -> list[str]:
-        """What an attack has reached or left; it is ended here."""
-        found = [f"{name} was reached" for name in self.touched]
-        self.touched.clear()
-        try:
-            self._datagram_socket.recv(1)
-            found.append("a datagram arrived")
-        except OSError:
-            pass
+    def settle(self, patience: float = 0.0) -> list[str]:
+        """What an attack has reached or left; it is ended here.
+
+        Args:
+            patience: Seconds that packets may still be on their way.
+        """
+        found: list[str] = []
+
+        def visited() -> bool:
+            found.extend(self._visits())
+            return bool(found)
+
+        until(visited, patience)
         if self.canary.read_text() != self.secret:
             found.append("the canary was changed")
             self.canary.write_text(self.secret)
         for pid in self.marked():
             found.append(f"process {pid} is left")
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return found
 
     def marked(self) -> list[int]:
@@ -143,7 +147,7 @@ class Outside:
 
     def close(self) -> None:
         """Close every door."""
-        for server in self._sockets:
+        for server in (*self._doors.values(), self._box):
             server.close()
 
 
@@ -190,7 +194,7 @@ def program(
         wants: Reasons of the kernel that are acceptable.
         says: A pattern that the output must show.
         exits: The exit code it must have.
-        limits: `QUICK` unless given.
+        limits: `SMALL` unless given.
         language: "python" or "shell".
         fetch: Files asked for.
         after: A second program that runs next and looks for what the first one left.
@@ -203,7 +207,7 @@ def program(
         text = targets.fill(code if language == "shell" else HELPERS + code)
         result = sandbox.execute(
             text,
-            limits=limits or QUICK,
+            limits=limits or SMALL,
             fetch=fetch,
             language="shell" if language == "shell" else "python",
         )
@@ -211,7 +215,7 @@ def program(
         if check is not None and (complaint := check(result)):
             raise AssertionError(complaint)
         if after:
-            second = sandbox.execute(targets.fill(HELPERS + after), limits=limits or QUICK)
+            second = sandbox.execute(targets.fill(HELPERS + after), limits=limits or SMALL)
             complain(second, ("ok",), "", None, targets)
 
     return Attack(name, family, run, harms, only)
@@ -235,13 +239,13 @@ def complain(
 
 
 def wall(seconds: float) -> Limits:
-    """`QUICK` with another wall limit."""
-    return replace(QUICK, wall=seconds)
+    """`SMALL` with another wall limit."""
+    return replace(SMALL, wall=seconds)
 
 
 def must_run(sandbox: Sandbox, what: str) -> None:
     """Raise unless a plain execution does what it should."""
-    result = sandbox.execute("print(6 * 7)", limits=QUICK)
+    result = sandbox.execute("print(6 * 7)", limits=SMALL)
     if result.stdout != "42\n":
         raise AssertionError(f"{what}: {result}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...tool_sandbox import Calls, Case, Sandbox, Script
-from .attack import Attack, Outside, wall
+from .attack import SMALL, Attack, Outside, wall
 
 _CASES = tuple(Case((n,), expected=3 * n + 1) for n in (1, 2, 3))
 _RIGHT = "def f(n): return 3 * n + 1"
@@ -55,7 +55,7 @@ CHEATS: dict[str, str] = {
         "        if isinstance(thing, str) and 'assertEqual(f' in thing: return 3 * n + 1\n"
         "    for path in glob.glob('/proc/*/cmdline') + glob.glob('./*'):\n"
         "        try: text = open(path, 'rb').read()\n        except OSError: continue\n"
-        "        if b'assert f(1)' in text: return 3 * n + 1\n"
+        "        if b'assert f(3) == 10' in text: return 3 * n + 1\n"
     ),
     "excepthook": "import sys, os\nsys.excepthook = lambda *a: os._exit(0)\ndef f(n): 1 / 0",
     "atexit": "import atexit, os\natexit.register(os._exit, 0)\ndef f(n): 1 / 0",
@@ -119,7 +119,7 @@ def _cheat(name: str, code: str) -> Attack:
             report = sandbox.grade(code, tests, limits=limits)
             if report.passed or report.score > 0:
                 raise AssertionError(f"{type(tests).__name__}: score {report.score}")
-        if not sandbox.grade(_RIGHT, Script(_SCRIPT), limits=wall(5.0)).passed:
+        if not sandbox.grade(_RIGHT, Script(_SCRIPT), limits=SMALL).passed:
             raise AssertionError("the next candidate suffers")
 
     return Attack(name, "grading", run)
@@ -133,7 +133,7 @@ def _partial(sandbox: Sandbox, targets: Outside) -> None:
     """A hang or an exit in case k costs what stands behind it, and nothing else."""
     for end in ("while True: pass", "import os; os._exit(0)"):
         code = f"def f(n):\n    if n == 2:\n        {end}\n    return 3 * n + 1"
-        limits = wall(0.6)
+        limits = wall(3.0)  # of which what is right takes a few thousandths
         marks = [v.outcome for v in sandbox.grade(code, Calls("f", _CASES), limits=limits).verdicts]
         if marks[0] != "pass" or "pass" in marks[1:]:
             raise AssertionError(f"batch: {marks}")
@@ -149,7 +149,7 @@ def _handles(sandbox: Sandbox, targets: Outside) -> None:
                  "abs(f(1) - 4) < 1", "f(1) < 5", "isinstance(f(1), int)", "{4: 1}.get(f(1))",
                  "max(f(1), 4) == 4 and f(1) <= 4"):  # fmt: skip
         if sandbox.grade(
-            _SLY + "def f(n): return Sly()", Script(f"assert {test}"), limits=wall(5.0)
+            _SLY + "def f(n): return Sly()", Script(f"assert {test}"), limits=SMALL
         ).passed:
             raise AssertionError(f"{test} was passed by a handle")
 
@@ -181,7 +181,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
 def _words(sandbox: Sandbox, targets: Outside) -> None:
     """What decides is a value, and it comes from a test that ran."""
     for code, source in _WORDS:
-        if sandbox.grade(code, Script(source), limits=wall(5.0)).passed:
+        if sandbox.grade(code, Script(source), limits=SMALL).passed:
             raise AssertionError(f"{source!r} was passed on the candidate's word")
 
 

@@ -52,7 +52,6 @@ while True: time.sleep(1)
         "stack overflow",
         "sys.setrecursionlimit(1 << 30)\ndef f(): return f() + 1\nf()",
         wants=("error", "killed", "memory"),
-        limits=wall(10.0),
     ),
     program(
         "crash",

@@ -6,12 +6,12 @@ a call that was refused from one that was looked at.
 
 from __future__ import annotations
 
-from .attack import Attack, program, wall
+from .attack import SMALL, Attack, program
 from .strangers import SYSCALLS
 
 
 def _case(name: str, code: str, **more: object) -> Attack:
-    return program("kernel", name, SYSCALLS + code, limits=wall(5.0), **more)  # type: ignore[arg-type]
+    return program("kernel", name, SYSCALLS + code, limits=SMALL, **more)  # type: ignore[arg-type]
 
 
 def _calls(name: str, *lines: tuple[str, int, int, tuple[int, ...]]) -> Attack:

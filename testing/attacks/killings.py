@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -158,9 +160,8 @@ def _busy(victim: str, work: Callable[[Sandbox, str], Came]) -> Callable[[Sandbo
         told: list[object] = []
 
         def do() -> None:
-            stay = _STAY.format(seconds=0.3 if victim == "zygote" else 60, mark=targets.mark)
             try:
-                told.append(work(other, stay))
+                told.append(work(other, _STAY.format(seconds=60, mark=targets.mark)))
             except Exception as problem:
                 told.append(problem)
 
@@ -170,6 +171,8 @@ def _busy(victim: str, work: Callable[[Sandbox, str], Came]) -> Callable[[Sandbo
             thread.start()
             started = victims.until(lambda: bool(told or targets.marked()))
             doomed = _strike(victim, other, targets) if started and not told else []
+            if victim == "zygote":  # its death ends nobody
+                victims.until(lambda: _let_go(targets) or bool(told))
             thread.join(60.0)
             if told != [wanted]:
                 raise AssertionError(f"it came to {told}; wanted {wanted!r}")
@@ -178,6 +181,13 @@ def _busy(victim: str, work: Callable[[Sandbox, str], Came]) -> Callable[[Sandbo
                 must_run(other, f"after the {victim} was killed")
 
     return run
+
+
+def _let_go(targets: Outside) -> None:
+    """Ends what the guests wait for, and nothing else."""
+    for pid in targets.marked():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _must_end(doomed: list[int], targets: Outside) -> None:
@@ -268,7 +278,7 @@ def _trainer(busy: bool) -> Callable[[Sandbox, Outside], None]:
                 if trainer.stdout.readline() != b"ready\n":
                     raise AssertionError("the trainer does not come up")
                 count = 5 if busy else 1
-                if not victims.until(lambda: len(targets.marked()) >= count):
+                if not victims.until(lambda: len(targets.marked()) >= count, 120.0):
                     raise AssertionError(f"{len(targets.marked())} guests run; wanted {count}")
                 doomed = victims.descendants_of(trainer.pid)
             finally:
@@ -283,7 +293,7 @@ def _trainer(busy: bool) -> Callable[[Sandbox, Outside], None]:
 def _must_leave_nothing(pid: int, folder: str, sandbox: Sandbox) -> None:
     """No folder, no container; doors of dead trainers go at the next start."""
     if sandbox.isolation.backend == "docker":
-        if not victims.until(lambda: not victims.containers(pid)):
+        if not victims.until(lambda: not victims.containers(pid), 120.0):
             raise AssertionError("its containers are left")
         return
     if not victims.until(lambda: not os.listdir(folder)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import socket
 import threading
@@ -10,7 +11,8 @@ from collections.abc import Callable
 
 from ...tool_sandbox import Limits, Sandbox, SandboxError, wire
 from ...tool_sandbox.cell import Request
-from .attack import QUICK, Attack, Outside, must_run, sibling
+from .. import victims
+from .attack import SMALL, Attack, Outside, must_run, sibling
 
 
 def _short_lived_thread(sandbox: Sandbox, targets: Outside) -> None:
@@ -29,7 +31,7 @@ def _forked_trainer(sandbox: Sandbox, targets: Outside) -> None:
     pid = os.fork()
     if not pid:
         try:
-            os.write(write, sandbox.execute("print(6 * 7)", limits=QUICK).stdout.encode())
+            os.write(write, sandbox.execute("print(6 * 7)", limits=SMALL).stdout.encode())
             sandbox.close()
         finally:
             os._exit(0)
@@ -56,7 +58,7 @@ def _closed_meanwhile(sandbox: Sandbox, targets: Outside) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     other.close()
-    if not ended.wait(30):
+    if not ended.wait(60):
         raise AssertionError("an execution outlives its sandbox")
     thread.join()
     try:
@@ -75,9 +77,8 @@ def _nothing_left(sandbox: Sandbox, targets: Outside) -> None:
         other.execute("import os\nos.mkdir('d')\nopen('d/f', 'w').close()")
         with other.session() as session:
             session.execute("x = 1")
-    after = _belongings()
-    if after[0] > before[0] or after[1] != before[1]:
-        raise AssertionError(f"descriptors and children were {before}, now {after}")
+    if not victims.until(lambda: all(map(operator.le, _belongings(), before))):
+        raise AssertionError(f"descriptors and children were {before}, now {_belongings()}")
 
 
 def _belongings() -> tuple[int, int]:
@@ -137,7 +138,7 @@ def _impersonate(sandbox: Sandbox, name: str) -> str:
         thread.start()
         real, cell._control = cell._control, ours  # pyright: ignore[reportPrivateUsage]
         try:
-            return cell.execute(Request("pass", limits=QUICK)).result.reason
+            return cell.execute(Request("pass", limits=SMALL)).result.reason
         finally:
             real.close()
             thread.join()

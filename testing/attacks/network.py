@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import replace
 
 from ...tool_sandbox import Sandbox
-from .attack import Attack, Outside, program, wall
+from .attack import SMALL, Attack, Outside, program
 
 _HEAD = r"""
 import socket
@@ -27,26 +28,29 @@ def reach(what, family, kind, address, payload=None):
 
 
 def _case(name: str, code: str) -> Attack:
-    return program("network", name, _HEAD + code, limits=wall(8.0))
+    return program("network", name, _HEAD + code, limits=SMALL)
 
 
 def _listening(sandbox: Sandbox, targets: Outside) -> None:
     """A server inside must not be reachable from the host."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        address = probe.getsockname()
+    port: int = address[1]
     reached: list[int] = []
     stop = threading.Event()
 
     def knock() -> None:
         while not stop.wait(0.02):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
-                reached.append(port)
+            with contextlib.suppress(OSError), socket.create_connection(address, 5.0) as link:
+                if link.recv(100) == targets.mark.encode():  # the port may be a neighbour's by now
+                    reached.append(port)
+                    return
 
     thread = threading.Thread(target=knock)
     thread.start()
     try:
-        sandbox.execute(_SERVER.replace("@PORT@", str(port)), limits=wall(3.0))
+        sandbox.execute(targets.fill(_SERVER.replace("@HERE@", str(port))), limits=SMALL)
     finally:
         stop.set()
         thread.join()
@@ -57,22 +61,37 @@ def _listening(sandbox: Sandbox, targets: Outside) -> None:
 _SERVER = """
 import socket
 server = socket.socket()
-server.settimeout(0.5)
+server.settimeout(2)
 try:
-    server.bind(("0.0.0.0", @PORT@)); server.listen(); server.accept()
+    server.bind(("0.0.0.0", @HERE@)); server.listen()
+    server.accept()[0].sendall(b"@MARK@")
 except OSError: pass
 """
 
+
+def _waiting(once: Attack) -> Attack:
+    """The same, with time for what was sent to arrive."""
+
+    def run(sandbox: Sandbox, targets: Outside) -> None:
+        once.run(sandbox, targets)
+        if arrived := targets.settle(2.0):
+            raise AssertionError("; ".join(arrived))
+
+    return replace(once, run=run)
+
+
 ATTACKS: tuple[Attack, ...] = (
     _case("TCP", "reach('tcp', socket.AF_INET, socket.SOCK_STREAM, ('127.0.0.1', @PORT@))"),
-    _case(
-        "UDP",  # sending proves nothing: whether it arrived is seen from outside
-        r"""
+    _waiting(
+        _case(
+            "UDP",  # sending proves nothing: whether it arrived is seen from outside
+            r"""
 try:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.sendto(b"x", ("127.0.0.1", @DATAGRAMS@))
 except OSError: pass
 """,
+        )
     ),
     _case("unix path", "reach('unix', socket.AF_UNIX, socket.SOCK_STREAM, '@UNIX@')"),
     _case(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...tool_sandbox import Result
-from .attack import QUICK, Attack, program, wall
+from .attack import SMALL, Attack, program
 
 
 def _case(name: str, code: str, **more: object) -> Attack:
-    return program("results", name, code, limits=wall(10.0), **more)  # type: ignore[arg-type]
+    return program("results", name, code, limits=SMALL, **more)  # type: ignore[arg-type]
 
 
 def _exit(name: str, code: str, status: int) -> Attack:
@@ -18,7 +18,7 @@ def _exit(name: str, code: str, status: int) -> Attack:
 def _capped(result: Result) -> str:
     if result.stdout_bytes != 3_000_001:
         return f"{result.stdout_bytes} bytes were counted"
-    return "" if result.stdout == "x" * QUICK.output else "another head was kept"
+    return "" if result.stdout == "x" * SMALL.output else "another head was kept"
 
 
 def _undecodable(result: Result) -> str:

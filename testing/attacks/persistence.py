@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...tool_sandbox import Sandbox
-from .attack import Attack, Outside, program, wall
+from .attack import SMALL, Attack, Outside, program
 
 
 def _case(name: str, code: str, after: str, **more: object) -> Attack:
-    return program("persistence", name, code, after=after, limits=wall(5.0), **more)  # type: ignore[arg-type]
+    return program("persistence", name, code, after=after, limits=SMALL, **more)  # type: ignore[arg-type]
 
 
 def _often(times: int, name: str, code: str, after: str, **more: object) -> Attack:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ...tool_sandbox import Result
-from .attack import Attack, program, wall
+from .attack import SMALL, Attack, program
 
 
 def _case(name: str, code: str, **more: object) -> Attack:
-    return program("secrets", name, code, limits=wall(10.0), **more)  # type: ignore[arg-type]
+    return program("secrets", name, code, limits=SMALL, **more)  # type: ignore[arg-type]
 
 
 def _nothing_fetched(result: Result) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ...tool_sandbox import Limits, MiB, Sandbox, SandboxError, Session, SessionDead
-from .attack import QUICK, Attack, Outside, wall
+from .attack import SMALL, Attack, Outside
 
-_LIMITS = wall(2.0)
+_LIMITS = SMALL
 
 
 def _must(found: object, wanted: object, what: str) -> None:
@@ -70,7 +70,7 @@ def _forges(sandbox: Sandbox, targets: Outside) -> None:
             "        except OSError: break\n"
         )
     _must(
-        sandbox.execute("print(6 * 7)", limits=QUICK).stdout,
+        sandbox.execute("print(6 * 7)", limits=SMALL).stdout,
         "42\n",
         "an execution after a forged frame",
     )
@@ -118,8 +118,9 @@ def _stops(sandbox: Sandbox, targets: Outside) -> None:
             "        os.rename('n.new', 'n')\n"
             "while not os.path.exists('n'): time.sleep(0.01)\n"
         )
+        time.sleep(0.2)  # who was told to stop in the midst of a call to the kernel ends it first
         first = session.read("n")
-        sandbox.execute("import time\ntime.sleep(0.2)", limits=QUICK)
+        sandbox.execute("import time\ntime.sleep(0.2)", limits=SMALL)
         _must(session.read("n"), first, "a counter between calls")
 
 
@@ -284,7 +285,7 @@ begun("n", "held")
 def _wakes(sandbox: Sandbox, targets: Outside) -> None:
     """Nothing undoes the stop between calls: not the kernel's own signals, either."""
     for name, code in _WAKES.items():
-        with sandbox.session(limits=Limits(wall=10.0)) as session:
+        with sandbox.session(limits=Limits(wall=60.0)) as session:
             found = session.execute(_SLEEPER + code)
             _must((found.reason, found.stderr), ("ok", ""), f"preparing {name}")
             session.execute("if globals().get('dying', -1) > 0: os.kill(dying, 9)")
@@ -305,7 +306,7 @@ def _fills_while_forking(sandbox: Sandbox, targets: Outside) -> None:
             "        flushes.append(1)\n        if len(flushes) != 2: return\n"
             "        for _ in range(5):\n            if not os.fork():\n"
             "                held = b'x' * (40 << 20)\n                time.sleep(60)\n"
-            "        time.sleep(1)\n        found = 0\n"
+            "        time.sleep(2)\n        found = 0\n"
             "        for name in filter(str.isdigit, os.listdir('/proc')):\n"
             "            try: found += int(open(f'/proc/{name}/statm').read().split()[1]) >> 8\n"
             "            except OSError: pass\n"
@@ -332,7 +333,8 @@ def _fills_while_asked(sandbox: Sandbox, targets: Outside) -> None:
             "while len(os.listdir('.')) < 6: time.sleep(0.01)"
         )
         session.write("go", b"")
-        _must(session.execute("#" + "x" * 3_000_000).reason, "memory", "a question not read")
+        question = "#" + "x" * 3_000_000 + "\nimport time\ntime.sleep(50)"  # it may be read, too
+        _must(session.execute(question, wall=8.0).reason, "memory", "a question not read")
 
 
 _CASES: dict[str, Callable[[Sandbox, Outside], None]] = {

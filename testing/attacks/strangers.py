@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from .attack import Attack, program, wall
+from .attack import SMALL, Attack, program
 
 _STAY = "os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(30)', '@MARK@'])"
 
 
 def _case(name: str, code: str, *, harms: bool = False, after: str = "") -> Attack:
-    return program("processes", name, code, harms=harms, after=after, limits=wall(5.0))
+    return program("processes", name, code, harms=harms, after=after, limits=SMALL)
 
 
 SYSCALLS = r"""

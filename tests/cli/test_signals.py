@@ -14,6 +14,7 @@ import pytest
 from palaestra.train import checkpoint
 from palaestra.train.metrics import read
 
+pytestmark = pytest.mark.timeout(900)  # runs of the real command, on a machine with much to do
 WORDS = (
     "--run",
     "r",
@@ -80,7 +81,7 @@ def command(folder: Path, *words: str) -> Generator[subprocess.Popen[str]]:
 def test_one_interrupt_saves_and_leaves_and_the_run_goes_on(tmp_path: Path) -> None:
     words = ("-c", SENDER, "1", "train", *WORDS, "--train.iterations", "50")
     with command(tmp_path, *words) as process:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=840)
     assert process.returncode == 130, err
     assert "stopped and saved after 2 iterations" in out
     assert "palaestra train --resume r" in out
@@ -88,7 +89,7 @@ def test_one_interrupt_saves_and_leaves_and_the_run_goes_on(tmp_path: Path) -> N
     assert checkpoint.latest(tmp_path / "r").iteration == 2
     again = ("-m", "palaestra", "train", "--resume", "r", "--train.iterations", "3")
     with command(tmp_path, *again) as process:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=840)
     assert process.returncode == 0, err
     assert [row["iteration"] for row in read(tmp_path / "r")] == [1, 2, 3]
 
@@ -96,7 +97,7 @@ def test_one_interrupt_saves_and_leaves_and_the_run_goes_on(tmp_path: Path) -> N
 def test_a_second_interrupt_leaves_without_saving(tmp_path: Path) -> None:
     words = ("-c", SENDER, "2", "train", *WORDS, "--train.iterations", "50")
     with command(tmp_path, *words, "--train.save_every", "1") as process:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=840)
     assert process.returncode == 130, err
     assert "interrupted at once" in err
     assert "Traceback" not in err
@@ -109,10 +110,10 @@ def test_an_interrupt_from_outside_ends_the_command_with_its_code(tmp_path: Path
     words = ("-m", "palaestra", "train", *WORDS, "--train.iterations", "100000")
     with command(tmp_path, *words) as process:
         assert process.stdout is not None
-        for line in process.stdout:  # the first row is on the screen: the loop runs
-            if line.lstrip().startswith(("1 ", "10 ", "iteration")) or "success" in line:
+        for line in process.stdout:  # a row is on the screen: the loop runs
+            if line.startswith("iteration"):
                 break
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=840)
     assert process.returncode == 130, err
     assert "--resume r" in out

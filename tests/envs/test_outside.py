@@ -145,23 +145,27 @@ class Net(Env):
             raise ZeroDivisionError("oops")
         return text * 2
 
-    @tool(resource="network", timeout=0.01)
-    async def slow(self, wait: bool) -> str:
-        """Fetch slowly."""
-        if wait:
-            await asyncio.Event().wait()
+    @tool(resource="network", timeout=60)
+    async def soon(self) -> str:
+        """Fetch with others."""
         return "here"
+
+    @tool(resource="network", timeout=0.01)
+    async def never(self) -> str:
+        """Wait."""
+        await asyncio.Event().wait()
+        return "never"
 
 
 def test_network_tools_are_functions_or_coroutines(say: Any) -> None:
     envs = [started(Net) for _ in range(2)]
-    steps = finish(envs, [say("plain", '{"text": "ab"}'), say("slow", '{"wait": false}')])
+    steps = finish(envs, [say("plain", '{"text": "ab"}'), say("soon", "{}")])
     assert [step.messages[0].content for step in steps] == ["abab", "here"]
 
 
 def test_a_coroutine_that_takes_too_long_is_a_time_out(say: Any) -> None:
-    [step] = finish([started(Net)], [say("slow", '{"wait": true}')])
-    assert step.messages[0].content == "slow stopped after 0.01 s (limit 0.01 s)."
+    [step] = finish([started(Net)], [say("never", "{}")])
+    assert step.messages[0].content == "never stopped after 0.01 s (limit 0.01 s)."
     assert step.info["problems"] == {"timeout": 1}
 
 

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from palaestra.testing.victims import carriers
+from palaestra.testing.victims import carriers, until
 from palaestra.tool_sandbox import Limits, MiB, Sandbox
 from palaestra.tool_sandbox.cell import StartFailed
 from palaestra.tool_sandbox.embedded import Embedded
 
 PRELOAD = ("json", "math", "random", "re")
+LIMITS = Limits(wall=30.0, memory=256 * MiB)  # a wall that no loaded machine needs
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def cells() -> Iterator[Sandbox]:
         pytest.skip(f"this machine cannot isolate: {problem}")
     finally:
         backend.close()
-    with Sandbox("cell", workers=2, limits=Limits(memory=256 * MiB), preload=PRELOAD) as sandbox:
+    with Sandbox("cell", workers=2, limits=LIMITS, preload=PRELOAD) as sandbox:
         yield sandbox
 
 
@@ -36,7 +37,7 @@ def marked() -> Iterator[str]:
     """A word no other process has in its command line; nobody may carry it afterwards."""
     word = f"palaestra_mark_{os.getpid()}_{os.urandom(4).hex()}"
     yield word
-    assert not carriers(word), "a process of the guest is left"
+    assert until(lambda: not carriers(word)), "a process of the guest is left"
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class Refusing:
 def test_a_machine_that_forbids_a_step_is_told_its_remedy(
     monkeypatch: pytest.MonkeyPatch, step: str, code: int, words: str
 ) -> None:
-    monkeypatch.setattr(choices, "candidates", lambda wish: [lambda: Refusing(step, code)])  # type: ignore[misc]  # pyright: ignore
+    monkeypatch.setattr(choices, "candidates", lambda _: [("cell", lambda: Refusing(step, code))])  # type: ignore[misc]  # pyright: ignore
     sandbox = Sandbox("cell")
     with pytest.raises(SandboxUnavailable, match=words.replace(".", r"\.")) as caught:
         sandbox.execute("1")
@@ -105,9 +105,10 @@ def test_an_absent_library_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auto_never_runs_an_interpreter_that_was_not_asked_for() -> None:
     wish = Sandbox("auto", python=sys.executable)._wish  # pyright: ignore[reportPrivateUsage]
-    _, last = choices.candidates(wish)
+    *_, (name, make) = choices.candidates(wish)
+    assert name == "docker"
     with pytest.raises(StartFailed, match=r"not '.*python"):
-        last()
+        make()
 
 
 def test_a_failure_that_brings_its_remedy_is_answered_with_it() -> None:

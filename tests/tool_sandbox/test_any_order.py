@@ -24,11 +24,12 @@ from palaestra.tool_sandbox import (
     Script,
     Session,
     SessionDead,
+    owners,
 )
 
 pytestmark = pytest.mark.linux
 PRELOAD = ("json",)
-QUICK = Limits(wall=5.0, memory=128 * MiB)
+QUICK = Limits(wall=60.0, memory=128 * MiB)
 REASONS = {"ok", "lost", "killed"}  # of a program that does nothing wrong while others are killed
 TESTS = Calls("f", (Case((1,), expected=1),))
 
@@ -48,11 +49,11 @@ class Stage:
         self.sessions: list[Session] = []
         self.threads: list[threading.Thread] = []
         self.problems: list[str] = []
-        self.seen: set[int] = set()
+        self.seen: set[tuple[int, str]] = set()  # numbers come again: each with its start
 
     def act(self, action: str) -> None:
         """One action; what it answers must be documented."""
-        self.seen |= set(self.alive())
+        self.remember()
         try:
             getattr(self, action)()
         except SandboxClosed:
@@ -62,12 +63,16 @@ class Stage:
             # Lost while it opened, dead, no further process: an answer, where somebody was killed.
             if not isinstance(problem, SessionDead) and "lost" not in str(problem):
                 self.problems.append(f"{action}: {problem!r}")
-        self.seen |= set(self.alive())
+        self.remember()
 
     def alive(self) -> list[int]:
         """Zygote, launchers, workers and guests."""
         row = zygotes(self.others)
         return row + [pid for zygote in row for pid in descendants_of(zygote)]
+
+    def remember(self) -> None:
+        """Whoever lives now must end, once all is closed."""
+        self.seen |= {(pid, owners.start_time(pid)) for pid in self.alive()}
 
     @property
     def closed(self) -> bool:
@@ -184,7 +189,7 @@ class Stage:
     def settle(self) -> None:
         """The end of an example: what was answered, and who lives on in a sandbox still open."""
         for thread in self.threads:
-            thread.join(20.0)
+            thread.join(120.0)
             assert not thread.is_alive(), "it hangs"
         self.threads.clear()
         for session in self.sessions:
@@ -198,9 +203,11 @@ class Stage:
     def end(self) -> None:
         """Close, and look at what is left."""
         self.sandbox.close()
-        assert until(lambda: all(map(gone, self.seen)))
+        assert until(
+            lambda: all(gone(pid) or owners.start_time(pid) != at for pid, at in self.seen)
+        )
         gc.collect()
-        assert (descriptors(), children_of(os.getpid())) == self.before
+        assert until(lambda: (descriptors(), children_of(os.getpid())) == self.before)
 
 
 WORK = (

@@ -24,7 +24,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=2.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=20.0), workers=1) as found:
         yield found
 
 

@@ -34,7 +34,7 @@ from palaestra.tool_sandbox import (
     UnsafeSandboxWarning,
 )
 
-LIMITS = Limits(wall=10.0, memory=256 * MiB)
+LIMITS = Limits(wall=60.0, memory=256 * MiB)
 DOCKER = pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.slow])
 BACKENDS = ["cell", "process", DOCKER]
 pytestmark = pytest.mark.linux
@@ -310,7 +310,7 @@ def test_a_guest_that_fills_its_own_folder_harms_itself_only(sandbox: Sandbox) -
     if sandbox.isolation.level == "none":
         pytest.skip("not tried: it would fill the machine's own")
     code = "open('/tmp/a', 'wb').write(b'x' * (8 << 20))"
-    small = Limits(wall=10.0, memory=256 * MiB, disk=2 * MiB)
+    small = Limits(wall=60.0, memory=256 * MiB, disk=2 * MiB)
     result = sandbox.execute(code, limits=small)
     assert (result.reason, "No space left" in result.stderr) == ("error", True)
     assert sandbox.execute("open('/tmp/a', 'w').write('x'); print(1)", limits=small).stdout == "1\n"

@@ -97,11 +97,12 @@ def test_process_holds_what_its_list_does_not_name(process: Target, attack: Atta
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)  # every named attack, one after another
 @pytest.mark.skipif(USER != "root", reason="this suite runs as a plain user already")
 @pytest.mark.parametrize("which", ["the_cell_holds", "process_holds"])
 def test_a_plain_user_sees_the_same(which: str) -> None:
     arguments = ["-p", "no:cacheprovider", "-q", "-m", "slow or not slow", "-k", which]
-    done = plain_user.run([sys.executable, "-m", "pytest", __file__, *arguments], timeout=280.0)
+    done = plain_user.run([sys.executable, "-m", "pytest", __file__, *arguments], timeout=1480.0)
     closing = done.stdout.strip().splitlines()[-1:]
     assert done.returncode == 0, f"{closing}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
     assert "passed" in closing[0]

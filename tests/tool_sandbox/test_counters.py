@@ -12,6 +12,7 @@ import pytest
 from palaestra.testing.victims import carriers, until
 from palaestra.tool_sandbox import Calls, Case, Limits, Report, Sandbox, Script, Session, Streams
 
+LONG, SHORT = Limits(wall=60.0), Limits(wall=0.5)  # the short one for what never ends
 TWICE = "def f(x): return x + x"
 CALLS = Calls("f", (Case((1,), expected=2), Case((2,), expected=4)))
 SCRIPT = Script("assert f(1) == 2")
@@ -22,7 +23,7 @@ ROWS = "import os\nos.write(5, b'\\5\\0\\0\\0noise')\ndef f(x): return 2 * x"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=0.5), workers=1, preload=("math",)) as found:
+    with Sandbox("cell", limits=LONG, workers=1, preload=("math",)) as found:
         yield found
 
 
@@ -58,11 +59,17 @@ def test_one_execution_is_one_of_everything(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
-    [("1 / 0", "error"), ("while True: pass", "timeout"), ("raise MemoryError", "memory")],
+    ("code", "reason", "limits"),
+    [
+        ("1 / 0", "error", LONG),
+        ("while True: pass", "timeout", SHORT),
+        ("raise MemoryError", "memory", LONG),
+    ],
 )
-def test_executions_are_counted_by_reason(sandbox: Sandbox, code: str, reason: str) -> None:
-    counts = moved(sandbox, lambda: sandbox.execute(code, limits=Limits(wall=0.2)))
+def test_executions_are_counted_by_reason(
+    sandbox: Sandbox, code: str, reason: str, limits: Limits
+) -> None:
+    counts = moved(sandbox, lambda: sandbox.execute(code, limits=limits))
     assert only(counts, "executions", reason) == {"executions": 1, reason: 1}
 
 
@@ -86,7 +93,7 @@ def test_a_script_is_two_executions_and_one_grading(sandbox: Sandbox) -> None:
 
 
 def test_a_hanging_candidate_is_a_time_out_and_no_failure_of_the_judge(sandbox: Sandbox) -> None:
-    counts = moved(sandbox, lambda: sandbox.grade(HANG, SCRIPT))
+    counts = moved(sandbox, lambda: sandbox.grade(HANG, SCRIPT, limits=SHORT))
     assert counts["executions"] == 2
     assert counts["timeout"] >= 1
     assert "judge_failed" not in counts
@@ -94,7 +101,7 @@ def test_a_hanging_candidate_is_a_time_out_and_no_failure_of_the_judge(sandbox: 
 
 def test_a_judge_that_hangs_by_itself_is_counted(sandbox: Sandbox) -> None:
     script = Script("while True: pass", names=("f",))
-    counts = moved(sandbox, lambda: sandbox.grade(TWICE, script))
+    counts = moved(sandbox, lambda: sandbox.grade(TWICE, script, limits=SHORT))
     assert only(counts, "judge_failed", "graded") == {"judge_failed": 1, "graded": 1}
 
 
@@ -218,14 +225,21 @@ def test_a_lost_judge_is_nobodys_failure_but_ours(marked: str) -> None:
         assert sandbox.grade(TWICE, SCRIPT).passed
 
 
-def test_waiting_for_a_worker_is_counted() -> None:
-    with Sandbox("cell", workers=1, preload=()) as sandbox, ThreadPoolExecutor(2) as threads:
+def test_waiting_for_a_worker_is_counted(marked: str) -> None:
+    with (
+        Sandbox("cell", workers=1, limits=LONG, preload=()) as sandbox,
+        ThreadPoolExecutor(2) as threads,
+    ):
         sandbox.execute("1")
         assert sandbox.stats.queue_wait == 0.0
-        first = threads.submit(sandbox.execute, "for _ in range(5_000_000): pass")
-        busy(sandbox._engine.pool)  # pyright: ignore[reportPrivateUsage]
-        assert sandbox.execute("1").ok
+        pool = sandbox._engine.pool  # pyright: ignore[reportPrivateUsage]
+        first = threads.submit(sandbox.execute, stay(marked))
+        assert until(lambda: bool(carriers(marked)))
+        second = threads.submit(sandbox.execute, "1")
+        assert until(lambda: bool(pool._waiting))  # pyright: ignore[reportPrivateUsage]
+        os.kill(carriers(marked)[0], signal.SIGKILL)  # what the first waits for
         assert first.result().ok
+        assert second.result().ok
         assert sandbox.stats.queue_wait > 0.0
 
 

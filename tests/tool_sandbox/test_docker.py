@@ -11,10 +11,11 @@ import textwrap
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from palaestra.testing import plain_user
+from palaestra.testing.victims import until
 from palaestra.tool_sandbox import (
     Calls,
     Case,
@@ -49,7 +50,7 @@ def client(host: str) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def sandbox(host: str) -> Iterator[Sandbox]:
-    with Sandbox("docker", workers=1, limits=Limits(wall=5.0, memory=256 * MiB)) as found:
+    with Sandbox("docker", workers=1, limits=Limits(wall=60.0, memory=256 * MiB)) as found:
         yield found
 
 
@@ -179,7 +180,8 @@ def test_time_memory_and_output_have_their_words(sandbox: Sandbox) -> None:
 
 def test_the_limit_of_memory_is_the_programs_and_not_the_interpreters(host: str) -> None:
     hold = "held = bytearray(1 << 20) * {}\nprint(len(held) >> 20)"
-    with Sandbox("docker", workers=1, limits=Limits(memory=128 * MiB)) as sandbox:
+    limits = Limits(wall=60.0, memory=128 * MiB)
+    with Sandbox("docker", workers=1, limits=limits) as sandbox:
         fits, more = (sandbox.execute(hold.format(size)) for size in (100, 170))
     assert (fits.reason, fits.stdout) == ("ok", "100\n")
     assert (more.reason, more.stdout) == ("memory", "")
@@ -205,10 +207,11 @@ def test_a_session_goes_on_and_branches(sandbox: Sandbox) -> None:
 
 
 def test_a_killed_container_is_replaced(host: str, client: Any) -> None:
+    before = {container.id for container in ours(client)}
     with Sandbox("docker", workers=1) as sandbox:
         assert sandbox.execute("print(1)").stdout == "1\n"
         for container in ours(client):
-            if container.attrs["Config"]["Image"] == image.tag():
+            if container.id not in before:
                 container.kill()
         results = [sandbox.execute("print(2)") for _ in range(3)]
         assert results[-1].stdout == "2\n"
@@ -233,7 +236,7 @@ def test_a_container_that_somebody_paused_is_lost_and_blames_no_guest(
         run = sandbox.aexecute("1") if what == "aexecute" else None
         result = sandbox.execute("1") if run is None else asyncio.run(run)
         assert result.reason == "lost"
-        assert sandbox.execute("print(1)").stdout == "1\n"
+        assert sandbox.execute("print(1)", limits=Limits(wall=60.0)).stdout == "1\n"
 
 
 def test_nothing_is_left_after_a_close(
@@ -248,11 +251,15 @@ def test_nothing_is_left_after_a_close(
         list(sandbox.map(["print(1)"] * 4))
         sandbox.session().execute("1")
         assert {container.id for container in ours(client)} - before
-    assert {container.id for container in ours(client)} <= before
+    assert until(lambda: {container.id for container in ours(client)} <= before, 120.0)
     os.rmdir(doors)  # it would not go if anything were in it
 
 
-def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host: str, client: Any) -> None:
+def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(
+    host: str, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tempfile.mkdtemp()  # where no neighbour that starts can be quicker
+    monkeypatch.setattr(tempfile, "tempdir", place)
     program = textwrap.dedent(
         """
         from palaestra.tool_sandbox import Sandbox
@@ -263,7 +270,10 @@ def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host: str, c
         """
     )
     trainer = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": place},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert trainer.stdin is not None
     assert trainer.stdout is not None
@@ -273,19 +283,25 @@ def test_containers_of_a_dead_trainer_are_removed_at_the_next_start(host: str, c
         trainer.send_signal(signal.SIGKILL)
         trainer.wait()
     doors = f"{owners.DOORS}{label.replace(':', '-')}"
-    assert [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(doors)]
+    assert [name for name in os.listdir(place) if name.startswith(doors)]
     backend.remove_orphans(client)
     assert owners.remove_doors() >= 1
-    assert not [name for name in os.listdir(tempfile.gettempdir()) if name.startswith(doors)]
-    left = client.containers.list(all=True, filters={"label": owners.OWNER}, ignore_removed=True)
-    assert not [one for one in left if one.labels[owners.PID].startswith(label)]
+    os.rmdir(place)  # it would not go if anything were in it
+
+    def left() -> list[Any]:
+        held = client.containers.list(
+            all=True, filters={"label": owners.OWNER}, ignore_removed=True
+        )
+        return [one for one in held if one.labels[owners.PID].startswith(label)]
+
+    assert until(lambda: not left(), 120.0)
 
 
 def test_containers_of_the_living_and_of_other_machines_stay(sandbox: Sandbox, client: Any) -> None:
     sandbox.execute("pass")
-    before = {container.id for container in ours(client)}
+    (cell,) = cast("list[Any]", sandbox._engine.pool._idle)  # pyright: ignore[reportPrivateUsage]
     backend.remove_orphans(client)
-    assert {container.id for container in ours(client)} == before
+    assert cell.keeper.container.id in {container.id for container in ours(client)}
 
     class Stranger:
         labels = {owners.PID: "1:5:4711", owners.BOOT: "x"}  # noqa: RUF012
@@ -364,7 +380,7 @@ def test_the_machines_own_image_knows_its_locale_and_its_interpreter(sandbox: Sa
     assert sandbox.execute(program).stdout == "C.UTF-8 UTF-8\n"
 
 
-@pytest.mark.timeout(900)  # every named attack, one after another
+@pytest.mark.timeout(2400)  # every named attack, one after another
 @pytest.mark.skipif(os.geteuid() != 0, reason="this suite runs as a plain user already")
 def test_a_plain_user_of_the_engine_sees_the_same(host: str) -> None:
     arguments = ["-p", "no:cacheprovider", "-q", "-m", "docker", "-k", "docker_holds"]
@@ -372,7 +388,7 @@ def test_a_plain_user_of_the_engine_sees_the_same(host: str) -> None:
         [sys.executable, "-m", "pytest", str(CONFORMANCE), *arguments],
         env={"DOCKER_HOST": host},
         groups=[os.stat(host.removeprefix("unix://")).st_gid],
-        timeout=880.0,
+        timeout=2380.0,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "passed" in done.stdout.strip().splitlines()[-1]

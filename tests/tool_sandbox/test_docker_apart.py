@@ -25,6 +25,7 @@ from palaestra.tool_sandbox.container import Container
 from palaestra.tool_sandbox.guest.pipes import Pipes
 from palaestra.tool_sandbox.waiting import readable
 
+pytestmark = pytest.mark.timeout(600)
 REASON = "shares no folder"
 # The trainer's folder for temporary files is one that no engine sees.
 HIDDEN = """
@@ -35,7 +36,7 @@ mounts.own()
 tempfile.tempdir = tempfile.mkdtemp()
 mounts.mount("none", tempfile.tempdir, "tmpfs", 0, "mode=755,size=1m")
 from palaestra.tool_sandbox import *
-limits = Limits(memory=256 * MiB)
+limits = Limits(wall=60.0, memory=256 * MiB)
 """
 EVERYTHING = """
 import asyncio
@@ -155,7 +156,7 @@ def trainer(program: str, host: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "DOCKER_HOST": host},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=580,
     )
 
 
@@ -254,7 +255,7 @@ def test_a_container_ends_with_its_trainer(host: str) -> None:
             assert own
             for container in own:
                 with contextlib.suppress(OSError):  # gone already
-                    container.wait(condition="removed", timeout=60)
+                    container.wait(condition="removed", timeout=120)
         finally:
             client.close()
 

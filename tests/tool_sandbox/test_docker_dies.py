@@ -56,7 +56,7 @@ with engine.own_engine(sys.argv[1], ["--cgroup-parent=" + sys.argv[2]]) as host:
     seen["new"] = said(lambda: Sandbox("docker", workers=1).isolation.level)
 print(json.dumps(seen))
 """
-pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.linux]
+pytestmark = [pytest.mark.slow, pytest.mark.docker, pytest.mark.linux, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def seen() -> dict[str, Any]:
                 env={**os.environ, "TMPDIR": folder},
                 capture_output=True,
                 text=True,
-                timeout=240,
+                timeout=580,
             )
     finally:
         remove_groups(group)

@@ -56,6 +56,7 @@ with Sandbox("cell", workers=1) as sandbox:
 pytestmark = [
     pytest.mark.linux,
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can go to these places"),
 ]
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -100,7 +101,7 @@ def test_where_no_namespace_may_be_made_the_advice_names_the_setting() -> None:
     )
     inside = ["unshare", "--user", "--map-root-user", "sh", "-c", script, "sh"]
     done = subprocess.run(
-        [*inside, sys.executable, *program()], capture_output=True, text=True, timeout=120
+        [*inside, sys.executable, *program()], capture_output=True, text=True, timeout=400
     )
     if "Permission denied" in done.stderr or "unshare:" in done.stderr:
         pytest.skip(f"no namespace to forbid others in: {done.stderr.strip()[-200:]}")
@@ -112,9 +113,23 @@ def test_where_no_namespace_may_be_made_the_advice_names_the_setting() -> None:
     assert "unshare" in cell["problem"]
 
 
+@pytest.mark.parametrize(
+    "kept", ["-all", "-all,+sys_admin", "-all,+chown,+dac_override,+sys_admin"]
+)
+def test_a_root_without_capabilities_is_told_which_to_ask_for(kept: str) -> None:
+    words = ["setpriv", "--bounding-set", kept, sys.executable, *program()]
+    full, rows = told(subprocess.run(words, capture_output=True, text=True))
+    assert not full
+    for backend, asked in (("cell", "full"), ("cell", "reduced")):
+        row = rows[backend, asked]
+        assert "our mistake" not in row["advice"], row
+        for name in ("SYS_ADMIN", "SETUID", "SETGID"):
+            assert asked == "reduced" or f"--cap-add {name}" in row["advice"]
+
+
 def test_cells_of_a_remapped_root_have_ids_of_their_own() -> None:
     words = [sys.executable, "-c", REMAPPED, sys.executable, "-c", WHO]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=400)
     if "PermissionError" in done.stderr or "AssertionError" in done.stderr:
         pytest.skip(f"no remapped root can be made here: {done.stderr.strip()[-200:]}")
     level, inner, outer, count = done.stdout.split()
@@ -175,7 +190,7 @@ def in_container(
         box = client.containers.get(made["Id"])
         try:
             box.start()
-            code = box.wait(timeout=120)["StatusCode"]
+            code = box.wait(timeout=400)["StatusCode"]
             out, err = (
                 box.logs(stdout=wanted, stderr=not wanted).decode() for wanted in (True, False)
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import resource
@@ -11,12 +12,14 @@ from collections.abc import Callable
 
 import pytest
 from palaestra.testing import plain_user
+from palaestra.testing.victims import until
 from palaestra.tool_sandbox import Sandbox
 from palaestra.tool_sandbox.guest import hot
 
 pytestmark = pytest.mark.linux
 
 PAGE, COUNT = mmap.PAGESIZE, 200
+FULL = "this user's processes, of other tests too, have locked all the memory they may"
 FAULTS = "import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
 FEW = 150  # faults of a small program; without hot pages it has some 230, with them some 40
 RINGS = """
@@ -62,7 +65,10 @@ def in_a_fork(work: Callable[[], int]) -> int:
     """What a copy of this process returns, from 0 to 255."""
     pid = os.fork()
     if not pid:
-        os._exit(work())
+        try:
+            os._exit(work())
+        finally:  # it raised: no copy of this test may go on
+            os._exit(255)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -76,6 +82,17 @@ def address(area: mmap.mmap) -> int:
     import ctypes
 
     return ctypes.addressof(ctypes.c_char.from_buffer(area))
+
+
+def locked(ring: int, area: mmap.mmap, size: int) -> bool:
+    """Pins pages; False where all that this user may lock is in use, by any of its processes."""
+    try:
+        hot.pin(ring, [hot.Run(address(area), size * PAGE)])
+    except OSError as problem:
+        if problem.errno != errno.ENOMEM:
+            raise
+        return False
+    return True
 
 
 def test_what_either_side_of_a_fork_wrote_is_found() -> None:
@@ -105,7 +122,8 @@ def test_pinned_pages_are_copied_by_the_fork_itself(ring: int) -> None:
     everything = range(COUNT)
     assert in_a_fork(lambda: faults_of(lambda: write(area, everything))) >= COUNT
     descriptors = len(os.listdir("/proc/self/fd"))
-    hot.pin(ring, [hot.Run(address(area), COUNT * PAGE)])
+    if not until(lambda: locked(ring, area, COUNT)):
+        pytest.skip(FULL)
     os.close(ring)
     assert in_a_fork(lambda: faults_of(lambda: write(area, everything))) < COUNT // 2
     assert len(os.listdir("/proc/self/fd")) == descriptors - 1  # nothing but the ring went
@@ -113,11 +131,24 @@ def test_pinned_pages_are_copied_by_the_fork_itself(ring: int) -> None:
 
 def test_each_cell_of_a_zygote_has_its_hot_pages(ring: int) -> None:
     os.close(ring)
-    with Sandbox("cell", workers=1) as sandbox:
-        for _ in range(3):  # the first cell finds them, the others are told
-            assert int(sandbox.execute(FAULTS).stdout) < FEW
-            sandbox.execute("import os\nos.makedirs('a/b')")  # which retires the cell
-        assert sandbox.stats.cells_started == 4
+    most: list[int] = []
+
+    def seen() -> bool:
+        found: list[int] = []
+        with Sandbox("cell", workers=1) as sandbox:
+            for _ in range(3):  # the first cell finds them, the others are told
+                found.append(int(sandbox.execute(FAULTS).stdout))
+                sandbox.execute("import os\nos.makedirs('a/b')")  # which retires the cell
+            assert sandbox.stats.cells_started == 4
+        most.append(max(found))
+        return most[-1] < FEW
+
+    def room() -> bool:
+        return in_a_fork(lambda: locked(hot.idle_ring(), pages(700), 700)) == 1
+
+    if not until(lambda: room() and seen()):
+        assert not room(), f"a program has {most} faults"
+        pytest.skip(FULL)
 
 
 def test_no_execution_has_the_ring(cells: Sandbox, ring: int) -> None:

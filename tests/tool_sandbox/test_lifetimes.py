@@ -13,7 +13,7 @@ from palaestra.testing.victims import gone, until
 
 from .test_trainer_states import new_sandbox, trainer
 
-pytestmark = [pytest.mark.linux, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.linux
 
 
 @pytest.mark.usefixtures("cells")
@@ -95,11 +95,13 @@ def test_after_the_main_thread_has_ended_it_says_what_still_works(what: str) -> 
 @pytest.mark.usefixtures("cells")
 def test_a_trainer_that_is_its_containers_init_is_left_no_dead_children() -> None:
     program = """
-    from palaestra.testing.victims import children_of
+    from palaestra.testing.victims import children_of, until
     def ended(session):
         keeper = session._shared.cell.keeper
         session.close()
-        return [pid for pid in keeper.pids if os.path.exists(f"/proc/{pid}")]
+        there = lambda: [pid for pid in keeper.pids if os.path.exists(f"/proc/{pid}")]
+        until(lambda: not there())
+        return there()
     print(os.getpid())
     killed, orphaned, closed = sandbox.session(), sandbox.session(), sandbox.session()
     killed._shared.cell.kill()
@@ -108,6 +110,7 @@ def test_a_trainer_that_is_its_containers_init_is_left_no_dead_children() -> Non
     os.kill(zygote, signal.SIGKILL)
     print(ended(orphaned))
     sandbox.close()
+    until(lambda: not children_of(1))
     print(children_of(1))
     """
     away = ["unshare", "--pid", "--fork", "--mount-proc"]

@@ -10,7 +10,10 @@ from palaestra.tool_sandbox import Isolation, Sandbox, backends
 pytestmark = pytest.mark.linux
 
 
-def test_a_module_that_cannot_be_preloaded_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_module_that_cannot_be_preloaded_is_named_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backends, "_said", set[str]())  # another test may have said it
     for _ in range(2):
         with Sandbox("cell", preload=("json", "no_such_module"), workers=1) as sandbox:
             assert sandbox.execute("import json").ok

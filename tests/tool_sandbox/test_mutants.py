@@ -39,6 +39,7 @@ def drawn(name: str, part: int, each: int) -> list[Drawn]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize(("name", "each", "wrong"), [("humaneval", 4, 60), ("mbpp", 1, 100)])
 def test_a_mutant_gets_the_verdict_of_the_plain_tests(

@@ -11,14 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from palaestra.testing.fakes import answering, ask
-from palaestra.tool_sandbox import BadRequest, Fetch, Sandbox, Session, UnsafeSandboxWarning
+from palaestra.tool_sandbox import (
+    BadRequest,
+    Fetch,
+    Limits,
+    Sandbox,
+    Session,
+    UnsafeSandboxWarning,
+)
 from palaestra.tool_sandbox import network as net
 from palaestra.tool_sandbox.cassette import Answer
 from palaestra.tool_sandbox.network import Broker, Target, target_of
 
 DOCS = "https://docs.example.org/3/"
-
-
+LONG = Limits(wall=60.0)
 PAGE = {"https://docs.example.org:443/3/a": Answer(200, b"page")}
 
 
@@ -274,7 +280,8 @@ def test_a_guest_fetches_through_the_host(cells: Sandbox, server: str) -> None:
         "import socket\ntry: socket.create_connection(('127.0.0.1', 80))\n"
         "except OSError: print('closed')"
     )
-    with Sandbox("cell", workers=1, preload=(), network=Fetch((server,))) as sandbox:
+    fetch = Fetch((server,))
+    with Sandbox("cell", workers=1, limits=LONG, preload=(), network=fetch) as sandbox:
         assert sandbox.execute(code).stdout == "b'hello palaestra'\nstatus 404\nclosed\n"
 
 
@@ -283,7 +290,7 @@ def online(cells: Sandbox, server: str) -> Iterator[Session]:
     """A session that may fetch twice a call; `url` is the server's address."""
     assert cells.isolation.level == "full"
     fetch = Fetch((server,), calls=2)
-    sandbox = Sandbox("cell", workers=1, preload=(), network=fetch)
+    sandbox = Sandbox("cell", workers=1, limits=LONG, preload=(), network=fetch)
     with sandbox, sandbox.session() as session:
         session.execute(f"url = '{server}'")
         yield session
@@ -336,12 +343,15 @@ def test_an_interrupted_fetch_spoils_no_later_one(
 
     def slow(self: Server) -> None:
         arrived.set()
-        go_on.wait(30)
+        go_on.wait(120)
         answer(self)
 
     with monkeypatch.context() as patched:
         patched.setattr(Server, "do_GET", slow)
-        assert online.execute("palaestra_fetch(url + 'ok')", wall=0.5).reason == "timeout"
+        for wall in (0.5, 5.0, 50.0):  # enough for the question to arrive
+            assert online.execute("palaestra_fetch(url + 'ok')", wall=wall).reason == "timeout"
+            if arrived.is_set():
+                break
         assert arrived.is_set()
     go_on.set()
     assert online.execute("palaestra_fetch(url + 'no')").stderr.endswith("status 404\n")
@@ -369,7 +379,9 @@ def fetches_in_a_session(sandbox: Sandbox, server: str) -> None:
 @pytest.mark.linux
 def test_a_session_of_the_bare_backend_fetches(server: str) -> None:
     with pytest.warns(UnsafeSandboxWarning):
-        sandbox = Sandbox("process", minimum="none", workers=1, network=Fetch((server,)))
+        sandbox = Sandbox(
+            "process", minimum="none", workers=1, limits=LONG, network=Fetch((server,))
+        )
     fetches_in_a_session(sandbox, server)
 
 
@@ -379,4 +391,5 @@ def test_a_session_in_a_container_fetches(
     engine: str, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", engine)
-    fetches_in_a_session(Sandbox("docker", workers=1, network=Fetch((server,))), server)
+    sandbox = Sandbox("docker", workers=1, limits=LONG, network=Fetch((server,)))
+    fetches_in_a_session(sandbox, server)

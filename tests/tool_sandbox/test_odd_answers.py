@@ -23,7 +23,7 @@ from .test_grading import outcomes
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=2.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=30.0), workers=1) as found:
         yield found
 
 
@@ -288,7 +288,7 @@ def test_no_terminal_obeys_what_a_script_tells(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize(
     ("body", "told"),
     [
-        ("[0 for _ in iter(int, 1)]", "its processor time was used up"),
+        ("any(iter(int, 1))", "its processor time was used up"),
         ("os.kill(os.getpid(), 9)", "killed, as where the memory is used up"),
         ("os.kill(os.getpid(), 15)", "by signal 15"),
         ("os._exit(3)", "exit code 3"),
@@ -297,7 +297,7 @@ def test_no_terminal_obeys_what_a_script_tells(sandbox: Sandbox) -> None:
 def test_the_death_of_a_case_of_its_own_is_told(sandbox: Sandbox, body: str, told: str) -> None:
     code = f"import os\ndef f(n):\n    if n == 1: {body}\n    return n"
     cases = tuple(Case((n,), expected=n) for n in range(3))
-    limits = Limits(wall=20.0, cpu=1.0)
+    limits = Limits(wall=100.0, cpu=1.0)
     report = sandbox.grade(code, Calls("f", cases, "case"), limits=limits)
     assert outcomes(report) == ["pass", "missing", "pass"]
     assert report.verdicts[1].detail == f"the program ended in this case, {told}"

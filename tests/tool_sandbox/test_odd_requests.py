@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -51,6 +52,7 @@ def session(cells: Sandbox) -> Iterator[Session]:
 def test_a_session_refuses_files_that_have_no_room(
     cells: Sandbox, files: dict[str, bytes], words: str
 ) -> None:
+    gc.collect()
     before = cells.stats
     small = Limits(file_size=1000, disk=64 * KiB, inodes=16)
     with pytest.raises(BadRequest, match=words):
@@ -75,6 +77,7 @@ def test_a_session_that_does_not_open_is_not_left_open(
         raise KeyboardInterrupt
 
     cells.execute("1")
+    gc.collect()
     before = descriptors(), cells.stats.sessions_open
     monkeypatch.setattr("palaestra.tool_sandbox.session.Shared.send", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -32,6 +32,7 @@ FILES = (
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.linux,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(os.geteuid() != 0, reason="this suite runs as a plain user already"),
 ]
 
@@ -40,7 +41,7 @@ pytestmark = [
 def test_a_plain_user_sees_the_same(name: str) -> None:
     arguments = ["-q", "-p", "no:cacheprovider", "-m", "not slow"]
     file = str(HERE / f"test_{name}.py")
-    done = plain_user.run([sys.executable, "-m", "pytest", file, *arguments], timeout=280.0)
+    done = plain_user.run([sys.executable, "-m", "pytest", file, *arguments], timeout=880.0)
     closing = done.stdout.strip().splitlines()[-1:]
     assert done.returncode == 0, f"{closing}\n{done.stdout[-3000:]}{done.stderr[-1000:]}"
     assert "passed" in closing[0]

@@ -14,13 +14,16 @@ from palaestra.tool_sandbox import (
     UnsafeSandboxWarning,
 )
 
+from .test_trainer_states import trainer
+
 pytestmark = pytest.mark.linux
 
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[Sandbox]:
+    limits = Limits(wall=60.0)
     with pytest.warns(UnsafeSandboxWarning):
-        sandbox = Sandbox("process", minimum="none", workers=1, preload=("json",))
+        sandbox = Sandbox("process", minimum="none", workers=1, limits=limits, preload=("json",))
     with sandbox:
         yield sandbox
 
@@ -60,17 +63,17 @@ def test_each_execution_finds_a_new_folder(bare: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason"),
+    ("code", "reason", "wall"),
     [
-        ("while True: pass", "timeout"),
-        ("import time; time.sleep(60)", "timeout"),
-        ("x = bytearray(3 << 30)", "memory"),
-        ("1 / 0", "error"),
-        ("import os; os.abort()", "killed"),
+        ("while True: pass", "timeout", 0.5),
+        ("import time; time.sleep(600)", "timeout", 0.5),
+        ("x = bytearray(3 << 30)", "memory", 60.0),
+        ("1 / 0", "error", 60.0),
+        ("import os; os.abort()", "killed", 60.0),
     ],
 )
-def test_ends_are_told_apart(bare: Sandbox, code: str, reason: str) -> None:
-    limits = Limits(wall=0.5, memory=256 * MiB)
+def test_ends_are_told_apart(bare: Sandbox, code: str, reason: str, wall: float) -> None:
+    limits = Limits(wall=wall, memory=256 * MiB)
     assert bare.execute(code, limits=limits).reason == reason
 
 
@@ -115,3 +118,23 @@ def test_nothing_of_it_stays() -> None:
         assert sandbox.execute("print(1)").stdout == "1\n"
         assert sandbox.stats.unclean == 1
     assert not os.path.exists(folder)
+
+
+def test_where_proc_shows_another_namespace_it_refuses() -> None:
+    """Walking it, we would find strangers, and kill them for our guests."""
+    program = """
+    import warnings
+    warnings.simplefilter("ignore")
+    print(os.readlink("/proc/self") == str(os.getpid()))
+    try:
+        with Sandbox("process", minimum="none", workers=1, preload=()) as found:
+            found.execute("1")
+    except SandboxUnavailable as problem:
+        print(problem)
+    """
+    away = ["unshare", "--pid", "--fork"]
+    away += ["--user", "--map-root-user"] if os.geteuid() else []
+    same, *words = trainer(program, away).splitlines()
+    assert same == "False"
+    assert "process: proc: it shows another pid namespace" in words[1]
+    assert "mount -t proc proc /proc" in words[1]

@@ -70,11 +70,15 @@ def test_groups_of_dead_owners_are_swept_and_those_of_the_living_are_not(tmp_pat
     living = place / f"palaestra-{pid}-{start}-{space}-0"
     dead = place / f"palaestra-{pid}-{start}1-{space}-0"
     elsewhere = place / f"palaestra-{pid}-{start}1-{space}1-0"  # of a container beside ours
+    long_ago = place / f"palaestra-{pid}-{start}1-{space}1-1"
+    long_ago.mkdir()
+    os.utime(long_ago, (1.0, 1.0))
     others = (living, elsewhere, place / "palaestra-odd", place / "other-1-2-3-4")
     for folder in (dead, *others):
         folder.mkdir()
     Groups(own, mounts)
     assert not dead.exists()
+    assert not long_ago.exists()  # it is empty: the kernel removes no other
     assert all(folder.exists() for folder in others)
 
 

@@ -18,7 +18,7 @@ KERNEL = shutil.which(os.environ.get("PALAESTRA_UML", "linux.uml"))
 pytestmark = [
     pytest.mark.linux,
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(KERNEL is None, reason="no linux.uml (apt: user-mode-linux)"),
 ]
 
@@ -77,7 +77,7 @@ try:
 except OSError: print(n)
 '''
 seen = {}
-sandbox = Sandbox("cell", workers=1, preload=("json",), limits=Limits(wall=60, memory=MEMORY))
+sandbox = Sandbox("cell", workers=1, preload=("json",), limits=Limits(wall=600, memory=MEMORY))
 seen["layers"] = sandbox.isolation.layers
 seen["first"] = sandbox.execute("print(6 * 7)").stdout
 seen["groups"] = groups()
@@ -85,7 +85,7 @@ for name, code in (("one", "x = []\\nwhile True: x.append(bytearray(1 << 20))"),
     result = sandbox.execute(code)
     seen[name] = result.reason, sandbox.execute("print(1)").stdout
 seen["peak"] = sandbox.execute("1").memory_peak
-seen["forks"] = int(sandbox.execute(FORKS, limits=Limits(wall=60, memory=MEMORY)).stdout)
+seen["forks"] = int(sandbox.execute(FORKS, limits=Limits(wall=600, memory=MEMORY)).stdout)
 session = sandbox.session()
 session.execute("x = 20")
 seen["state"] = session.execute("x + 1").stdout
@@ -124,7 +124,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=500,
+        timeout=1700,
     )
     rows = [line.split(" ", 2) for line in done.stdout.splitlines() if line.startswith("SEEN ")]
     found = {user: json.loads(data) for _, user, data in rows}

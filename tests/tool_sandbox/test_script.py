@@ -13,7 +13,7 @@ TWICE = "def f(x): return x + x"
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=3.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=20.0), workers=1) as found:
         yield found
 
 
@@ -43,6 +43,25 @@ def test_a_check_function_gets_the_candidate_and_the_prelude_helps(sandbox: Sand
     candidate = prompt + "    return x + x\n"
     assert passes(sandbox, candidate, source, prelude=prompt, call="f")
     assert not passes(sandbox, prompt + "    return x", source, prelude=prompt, call="f")
+
+
+@pytest.mark.parametrize("names", [None, ("Solution",)])
+def test_what_a_check_function_gets_may_be_an_expression(
+    sandbox: Sandbox, names: tuple[str, ...] | None
+) -> None:
+    source = "def check(candidate): assert candidate(2) == 4"
+    method = "class Solution:\n    def f(self, x): return x "
+    for call in ("Solution().f", "lambda x: Solution().f(x)"):
+        assert passes(sandbox, method + "* 2", source, call=call, names=names)
+        assert not passes(sandbox, method + "* 3", source, call=call, names=names)
+
+
+@pytest.mark.parametrize("call", ["", "a b", "f) #", "f = 1", "f\0"])
+def test_what_is_no_expression_is_refused(sandbox: Sandbox, call: str) -> None:
+    before = sandbox.stats.executions
+    with pytest.raises(BadRequest, match=r"Script\.call is .*; give a name or an expression"):
+        sandbox.grade(TWICE, Script("def check(f): assert f(1) == 2", call=call))
+    assert sandbox.stats.executions == before
 
 
 def test_a_standard_module_that_the_candidate_imported_is_the_judges_own(sandbox: Sandbox) -> None:

@@ -123,7 +123,7 @@ PAIRS = {
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=3.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=20.0), workers=1) as found:
         yield found
 
 

@@ -188,7 +188,7 @@ CANDIDATE = DOUBLE + "\nasync def g(x): return x\nclass O: pass\ndef o(): return
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=3.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=20.0), workers=1) as found:
         yield found
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from palaestra.testing.victims import children_of, state_of, until
+from palaestra.testing.victims import children_of, descendants_of, state_of, until
 from palaestra.tool_sandbox import (
     BadRequest,
     FileProblem,
@@ -31,6 +31,12 @@ pytestmark = pytest.mark.linux
 def session(cells: Sandbox) -> Iterator[Session]:
     with cells.session(files={"given.txt": "here"}) as session:
         yield session
+
+
+def keeper_of(session: Session) -> Processes:
+    keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(keeper, Processes)
+    return keeper
 
 
 def test_state_persists_between_calls(session: Session) -> None:
@@ -61,18 +67,17 @@ def test_a_call_reads_its_own_input(session: Session) -> None:
 
 def test_the_wall_interrupts_and_keeps_the_state(session: Session) -> None:
     session.execute("x = 1")
-    result = session.execute("x = 2\nwhile True: pass", wall=0.2)
+    result = session.execute("x = 2\nwhile True: pass", wall=1.0)
     assert result.reason == "timeout"
     assert session.alive
     assert session.execute("x").stdout == "2\n"
 
 
 def test_who_swallows_the_interrupt_is_killed(session: Session) -> None:
-    code = (
-        "import time\ndef spin():\n try: time.sleep(60)\n except BaseException: pass\n"
-        "while True: spin()"
+    session.execute(
+        "import time\ndef swallow():\n try: time.sleep(60)\n except BaseException: swallow()\n"
     )
-    assert session.execute(code, wall=0.2).reason == "timeout"
+    assert session.execute("swallow()", wall=1.0).reason == "timeout"
     assert not session.alive
     with pytest.raises(SessionDead, match="open a new session"):
         session.execute("1")
@@ -103,7 +108,7 @@ def test_a_shell_goes_on_where_it_ended(session: Session) -> None:
 
 def test_a_shell_that_does_not_end_is_interrupted(session: Session) -> None:
     session.execute("x = 1")
-    assert session.shell("sleep 60", wall=0.2).reason == "timeout"
+    assert session.shell("sleep 60", wall=1.0).reason == "timeout"
     assert session.execute("x").stdout == "1\n"
 
 
@@ -157,11 +162,13 @@ def test_output_is_capped_and_counted_in_calls(cells: Sandbox) -> None:
 def test_nobody_runs_between_calls(session: Session) -> None:
     session.shell("(while true; do echo tick >> ticks; done) > /dev/null 2>&1 &")
     session.execute("import os, time\nwhile not os.path.exists('ticks'): time.sleep(0.01)")
-    sizes = [session.list()[-1].size]
-    deadline = time.monotonic() + 0.2
-    while time.monotonic() < deadline:
+    first = keeper_of(session).pids[0]
+    assert until(lambda: {state_of(pid)[0] for pid in descendants_of(first)} == {"T"})
+    sizes: list[int] = []
+    for _ in range(20):
         sizes.append(session.list()[-1].size)
-    assert len(set(sizes[1:])) == 1
+        time.sleep(0.01)
+    assert len(set(sizes)) == 1
 
 
 def test_a_fork_is_independent_in_memory_and_files(session: Session) -> None:
@@ -231,7 +238,7 @@ def test_strays_of_a_dropped_branch_die(session: Session) -> None:
     probe = "import os; len([p for p in os.listdir('/proc') if p.isdigit()])"
     assert int(session.execute(probe).stdout) >= 2  # it and the stray; the branch hides
     other.close()
-    assert int(session.execute(probe).stdout) == 1
+    assert until(lambda: int(session.execute(probe).stdout) == 1)
 
 
 def test_what_is_said_unasked_spoils_nothing_but_the_own_call(session: Session) -> None:
@@ -256,6 +263,7 @@ def test_a_fork_by_the_guest_itself_does_no_harm(session: Session) -> None:
 
 
 def test_a_session_that_nobody_holds_is_ended(cells: Sandbox) -> None:
+    gc.collect()
     before = cells.stats.sessions_open
     session = cells.session()
     assert cells.stats.sessions_open == before + 1
@@ -290,18 +298,14 @@ def test_a_cell_killed_under_a_session_is_lost_and_then_dead(cells: Sandbox) -> 
 
 
 def test_a_question_that_is_not_read_ends_at_the_wall(cells: Sandbox) -> None:
-    hold = (
-        "import os, signal\nif not os.fork():\n    open('on', 'w').close()\n"
-        "    while not os.path.exists('go'): pass\n"
-        "    while True: os.kill(os.getppid(), signal.SIGSTOP)\n"
-        "while not os.path.exists('on'): pass"
-    )
+    hold = "signal.signal(signal.SIGCONT, lambda *_: time.sleep(60))"  # who is woken reads nothing
     with cells.session() as session:
+        assert session.execute("import signal, time").ok  # and from here on it stands still
         assert session.execute(hold).ok
-        session.write("go", "")
         result = session.execute("#" + "x" * 3_000_000, wall=0.5)
         assert result.reason == "timeout"
-        assert 0.5 <= result.wall < 1.5
+        assert result.wall >= 0.5
+        assert session._shared.cell.alive  # pyright: ignore[reportPrivateUsage]  # pid 1 saw to it
         assert not session.alive
 
 
@@ -311,25 +315,21 @@ def test_a_question_far_longer_than_the_line_is_answered(session: Session) -> No
 
 def test_who_is_woken_between_calls_is_stopped_again(cells: Sandbox) -> None:
     with cells.session() as session:
-        keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
-        assert isinstance(keeper, Processes)
-        (guest,) = children_of(keeper.pids[0])
+        (guest,) = children_of(keeper_of(session).pids[0])
 
         def woken_in_vain() -> bool:
             session.execute("1")  # who is woken long after is the doing of somebody outside
             os.kill(guest, signal.SIGCONT)
             return until(lambda: state_of(guest)[0] == "T", 1.0)
 
-        assert any(woken_in_vain() for _ in range(5))
+        assert any(woken_in_vain() for _ in range(30))
         result = session.execute("6 * 7")
         assert result.stdout == "42\n", result
 
 
 def test_a_call_that_comes_while_somebody_is_woken_is_answered(cells: Sandbox) -> None:
     with cells.session() as session:
-        keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
-        assert isinstance(keeper, Processes)
-        (guest,) = children_of(keeper.pids[0])
+        (guest,) = children_of(keeper_of(session).pids[0])
         over = threading.Event()
 
         def wake() -> None:
@@ -351,12 +351,10 @@ def test_a_call_that_comes_while_somebody_is_woken_is_answered(cells: Sandbox) -
 def test_closing_twice_is_fine_and_leaves_nobody(cells: Sandbox, marked: str) -> None:
     session = cells.session()
     session.shell(f"sh -c 'sleep 60; : {marked}' > /dev/null 2>&1 &")
-    keeper = session._shared.cell.keeper  # pyright: ignore[reportPrivateUsage]
-    assert isinstance(keeper, Processes)
-    pids = keeper.pids
+    pids = keeper_of(session).pids
     session.close()
     session.close()
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+    assert until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
 def test_a_full_folder_and_names_with_brackets_are_listed(session: Session) -> None:

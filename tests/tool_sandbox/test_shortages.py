@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import sys
@@ -22,8 +23,8 @@ from palaestra.tool_sandbox.network import Broker
 
 from .test_trainer_states import GOOD, SCRIPT, new_sandbox, trainer
 
-pytestmark = [pytest.mark.linux, pytest.mark.timeout(120)]
-OTHER = Limits(wall=5.0, memory=130 * MiB)
+pytestmark = pytest.mark.linux
+OTHER = Limits(wall=30.0, memory=130 * MiB)
 
 
 def refuse(code: int) -> Callable[..., Any]:
@@ -50,6 +51,7 @@ def test_a_passing_shortage_of_descriptors_is_told_and_passes(
         backend: Any = sandbox._engine._backend  # pyright: ignore[reportPrivateUsage]
         if what != "the pair" and backend._groups.places is None:
             pytest.skip("this machine makes no resource groups")
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         with monkeypatch.context() as patch:
             patch.setattr(*SHORT[what], refuse(errno.EMFILE))

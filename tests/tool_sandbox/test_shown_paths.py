@@ -76,7 +76,7 @@ def test_sockets_below_readable_paths_answer_nobody(folder: Path) -> None:
 
 @pytest.mark.skipif(not os.access(PYTHON, os.X_OK), reason=f"no {PYTHON} here")
 def test_a_reduced_guest_reaches_no_socket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "candidates", lambda wish: [lambda: REDUCED])  # type: ignore[misc]  # pyright: ignore
+    monkeypatch.setattr(backends, "candidates", lambda _: [("cell", lambda: REDUCED)])  # type: ignore[misc]  # pyright: ignore
     with Sandbox("cell", minimum="reduced", workers=1) as sandbox:
         assert sandbox.isolation.level == "reduced"
         result = sandbox.execute(knock(folder))
@@ -102,7 +102,7 @@ def test_without_a_group_files_are_copied_by_hand_and_no_page_is_huge() -> None:
     program = (
         "from palaestra.tool_sandbox import Limits, Sandbox\n"
         "with Sandbox('cell', workers=1) as sandbox:\n"
-        f"    print(sandbox.execute({COPIES!r}, limits=Limits(wall=5.0)).stdout)\n"
+        f"    print(sandbox.execute({COPIES!r}, limits=Limits(wall=60.0)).stdout)\n"
     )
     done = plain_user.run([sys.executable, "-c", program])
     assert done.stdout.split() == ["True", "1000", "1000", "1"], done.stderr

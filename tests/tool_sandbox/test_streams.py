@@ -17,7 +17,7 @@ from .test_grading import outcomes
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox("cell", limits=Limits(wall=2.0), workers=1) as found:
+    with Sandbox("cell", limits=Limits(wall=20.0), workers=1) as found:
         yield found
 
 

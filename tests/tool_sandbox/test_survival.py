@@ -34,7 +34,7 @@ from palaestra.tool_sandbox.zygote import Zygote
 
 pytestmark = pytest.mark.linux
 PRELOAD = ("json",)
-QUICK = Limits(wall=5.0, memory=128 * MiB)
+QUICK = Limits(wall=30.0, memory=128 * MiB)
 
 
 def new_sandbox(workers: int = 1) -> Sandbox:
@@ -62,6 +62,7 @@ def test_a_copy_that_was_pickled_is_closed_by_itself() -> None:
         assert sandbox.execute("print(1)").stdout == "1\n"
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine with one core
 def test_workers_of_a_data_loader_may_use_it_and_leave_nothing() -> None:
     from torch.utils.data import DataLoader, Dataset
 
@@ -270,7 +271,7 @@ def test_a_late_request_does_not_start_what_was_closed() -> None:
     assert backend is not None
     with pytest.raises(SandboxClosed):
         backend.begin(QUICK)
-    assert children_of(os.getpid()) == before
+    assert not {*children_of(os.getpid())} - {*before}
 
 
 @pytest.mark.parametrize("call", ["fork", "snapshot", "execute"])

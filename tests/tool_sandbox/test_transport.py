@@ -25,9 +25,8 @@ class Talker:
         self._thread.start()
 
     def _serve(self) -> None:
-        line = self._listener.accept()[0]
         left = threading.Event()
-        with line, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._listener.accept()[0] as line:
             line.recv(1 << 16)
             line.sendall(self._head)
             while self._drip and not left.wait(0.01):
@@ -39,8 +38,10 @@ class Talker:
                 Target("http", "127.0.0.1", self.port, "/", ""), "127.0.0.1", most, wall
             )
         finally:
-            self._listener.close()
+            with contextlib.suppress(OSError):  # also where nobody came: it waits no longer
+                self._listener.shutdown(socket.SHUT_RDWR)
             self._thread.join()
+            self._listener.close()
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

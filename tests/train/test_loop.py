@@ -244,6 +244,7 @@ def test_the_null_of_no_learning_rate_leaves_every_weight_as_it_was(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_what_is_learned_in_the_drill_is_not_learned_by_the_nulls(tmp_path: Path) -> None:
     found: dict[str, float] = {}
     for null in ("none", "lr0", "shuffle", "random_reward"):

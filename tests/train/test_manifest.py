@@ -50,6 +50,7 @@ def test_a_run_without_a_manifest_has_an_empty_one(tmp_path: Path) -> None:
 
 def test_outside_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv("GIT_DIR", raising=False)  # set where a hook of git runs the tests
     assert manifest.commit(tmp_path) is None
     monkeypatch.setenv("PATH", "")
     assert manifest.commit(tmp_path) is None

@@ -169,6 +169,8 @@ def _lock_without_namespaces(
     jail: Jail, heritage: Heritage, setting: serve.Setting
 ) -> serve.Setting:
     heritage.pages.close()
+    if os.readlink("/proc/self") != str(os.getpid()):  # we would look for strangers, and kill them
+        raise JailError("proc", "it shows another pid namespace than ours")
     layout.settle(jail.plan.root)
     unjailed.adopt()
     setting = setting._replace(cleaner=unjailed.Scrubber(jail.plan.owner))

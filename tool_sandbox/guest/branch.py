@@ -20,7 +20,7 @@ from .watch import TICK, Bounds, Stream, Watch
 if TYPE_CHECKING:
     from .serve import Server
 
-_INTERRUPT = 0.5  # seconds an interrupted call has before it is killed
+_INTERRUPTS = 0.5, 0.5  # seconds after each; one that comes before the program begins is lost
 _STILL = 20.0  # seconds after which no process can still be ending
 _BORN = 5.0  # seconds a new branch has to report
 _WORDS_MOST = 4096  # bytes of what an interpreter that does not start may say
@@ -220,10 +220,11 @@ class Session:
             prompt = end if self._over is None else min(end, started + TICK)
             if not branch.prompt(streams, prompt, stop):
                 cause = self._watch(branch, streams, Bounds(end, stop))
-                if cause == _TIMEOUT and branch.status is None:
+                for seconds in _INTERRUPTS if cause == _TIMEOUT and branch.status is None else ():
                     trees.send(branch.pid, signal.SIGINT)
-                    bounds = Bounds(time.monotonic() + _INTERRUPT, stop)
-                    self._watch(branch, streams, bounds)
+                    bounds = Bounds(time.monotonic() + seconds, stop)
+                    if self._watch(branch, streams, bounds) != _TIMEOUT:
+                        break
         cpu = branch.used()
         status = self._settle(branch, streams)
         if cause == _EXIT and sum(stream.total for stream in streams) > question.output_stop:

@@ -54,6 +54,7 @@ def environment(prefix: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",  # each further arena is 64 MiB of address space
     }
 
 

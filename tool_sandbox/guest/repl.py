@@ -24,6 +24,7 @@ _SUBREAPER, _DUMPABLE = 36, 4
 _NO_SHELL = 126  # exit code, as a shell's own for what cannot be run
 _UNWRITTEN = 120  # exit code, as the interpreter's own for output that it cannot write
 _HERE = os.path.dirname(__file__)
+_getpid = os.getpid  # a program may replace it
 _CWD = 9  # the descriptor on which a shell says where it ended
 
 
@@ -57,7 +58,7 @@ def converse(line: wire.Socket, prefix: str) -> NoReturn:
     signal.signal(signal.SIGINT, _interrupted)
     scope = execution.fresh_main().__dict__
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # as `site` would
-    number = 0
+    number, own = 0, _getpid()
     line.sendall(wire.pack(wire.ANSWER, 0, turns.pack_word(0)))  # files are in place
     while True:
         try:
@@ -73,12 +74,15 @@ def converse(line: wire.Socket, prefix: str) -> NoReturn:
             _state.moved = None
         if question.operation == turns.FORK:
             line, answer, shown = _fork(line, fds)
+            own = _getpid()
             wire.send_fds(line, wire.pack(wire.ANSWER, frame.id, answer), shown)
             for fd in shown:
                 os.close(fd)
         else:
-            answer = turns.pack_word(_perform(question, fds, scope, number, prefix))
-            line.sendall(wire.pack(wire.ANSWER, frame.id, answer))
+            code = _perform(question, fds, scope, number, prefix)
+            if _getpid() != own:  # a child that the program made: the answer is its parent's
+                last.leave(code)
+            line.sendall(wire.pack(wire.ANSWER, frame.id, turns.pack_word(code)))
 
 
 def _interrupted(number: int, frame: FrameType | None) -> None:

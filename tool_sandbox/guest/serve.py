@@ -136,7 +136,7 @@ class Server:
         streams = (Stream(armed.out, order.output, room), Stream(armed.err, order.output, room))
         bounds = Bounds(started + order.wall, order.output_stop)
         self.memory.until = bounds.deadline
-        watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self.over_memory())
+        watch = Watch(armed.pidfd, streams, rows, bounds, self.events(), self._over(oom))
         watch.run()
         status, cpu, peak = self.bury(armed.pid)
         wall = time.monotonic() - started
@@ -206,6 +206,15 @@ class Server:
     def over_memory(self) -> Callable[[], bool] | None:
         """Whether memory must be looked at, and how."""
         return None if self.setting.group else self.memory.over
+
+    def _over(self, oom: bytes) -> Callable[[], bool] | None:
+        """As `over_memory`; where the kernel counts, whether it has killed somebody since.
+
+        The interpreter of a session outlives that: its calls are not asked.
+        """
+        if not self.setting.group:
+            return self.memory.over
+        return None if self.setting.oom < 0 else lambda: self._killed_since(oom)
 
     def enlist(self, body: bytes) -> Armed:
         """Makes the armed execution the interpreter of a session."""

@@ -27,8 +27,11 @@ class Scrubber(clean.Cleaner):
         """
         _make()
         if owner:
-            for path in layout.writable():
-                os.chown(path, owner, owner)
+            try:
+                for path in layout.writable():
+                    os.chown(path, owner, owner)
+            except PermissionError as problem:  # a root without capabilities
+                raise JailError("self-test", f"identity: {problem}") from None
 
     def clean(self) -> bool:
         """Removes all of it; False if something stays."""
