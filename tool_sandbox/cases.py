@@ -63,7 +63,7 @@ class Script:
         prelude: Trusted code the tests lean on (HumanEval: the prompt).
         names: The candidate's names the tests use; None takes the free names of `source`.
         module: What the tests import the candidate as.
-        call: Run `check(<call>)` at the end.
+        call: Run `check(<call>)` at the end: a name, or an expression (`Solution().two_sum`).
         share: Run the tests in the candidate's own process; nothing then keeps it honest.
     """
 

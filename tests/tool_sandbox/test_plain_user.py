@@ -20,6 +20,7 @@ FILES = (
         "bad_input",
         "branches",
         "cell",
+        "crowds",
         "doctor",
         "grading",
         "network",
