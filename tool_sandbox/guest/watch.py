@@ -132,11 +132,18 @@ class Watch:
             if quiet is None or fd != quiet.fd:
                 poller.register(fd, _READ)
         deadline = self._bounds.deadline
+        look = time.monotonic() + TICK
         while True:
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            left = deadline - now
             if left <= 0:
                 self.cause = self.cause or _TIMEOUT
                 return
+            if self._over is not None and now >= look:
+                if self._over():
+                    self.cause = _MEMORY
+                    return
+                look = now + TICK
             wait = left if self._over is None and quiet is None else min(left, TICK)
             ready = poller.poll(wait * 1000 + 1)
             for fd, _ in ready:
@@ -157,9 +164,6 @@ class Watch:
                 return
             if self._flooded():
                 self.cause = _OUTPUT
-                return
-            if self._over is not None and self._over():
-                self.cause = _MEMORY
                 return
 
     def settle(self) -> None:
