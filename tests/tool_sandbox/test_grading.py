@@ -161,6 +161,9 @@ def test_exceptions_and_missing_functions_have_their_words(sandbox: Sandbox) -> 
     assert outcomes(report) == ["raised"]
     assert "SyntaxError" in report.verdicts[0].detail
     assert "SyntaxError" in report.result.stderr
+    report = sandbox.grade("def g():\n    return 1 / 0\ng()", Calls("f", (Case((0,)),)))
+    _, first, *_ = report.result.stderr.splitlines()
+    assert first == '  File "solution.py", line 3, in <module>'  # and no file of ours
 
 
 def test_only_the_truth_of_an_answer_is_asked_where_that_is_the_question(sandbox: Sandbox) -> None:

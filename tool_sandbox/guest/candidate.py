@@ -9,13 +9,12 @@ import math
 import operator
 import os
 import sys
-import traceback
 import types
 from collections.abc import Callable
 from typing import Any
 
 from .. import values
-from . import rows, talk
+from . import last, rows, talk
 from .arguments import Watched
 
 
@@ -27,7 +26,7 @@ def serve(code: str, payload: bytes) -> None:
     try:
         module = rows.load(code, name)
     except Exception as problem:  # SystemExit ends the process, and the judge sees it go
-        traceback.print_exc()
+        last.ending(problem)
         talk.send(talk.SOCKET, (talk.RAISED, _raised(problem)), objects.lend)
         rows.leave(1)
     objects.lend(module)

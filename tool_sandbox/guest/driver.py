@@ -11,13 +11,12 @@ import os
 import select
 import signal
 import time
-import traceback
 import types
 from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 from .. import values
-from . import candidate, judge, rows
+from . import candidate, judge, last, rows
 
 _clock, _poll = time.monotonic, select.poll
 
@@ -49,7 +48,7 @@ def calls(code: str, payload: bytes) -> NoReturn:
     try:
         module = rows.load(code, "solution")
     except Exception as problem:  # SystemExit ends the process: its rows are missing
-        traceback.print_exc()
+        last.ending(problem)
         for k in range(count):
             rows.put(rows.ROWS, _raised(k, problem, "while loading"))
         rows.leave(1)
