@@ -111,7 +111,7 @@ def make_folder(kind: str) -> str:
 
 
 def remove_folders(kind: str) -> int:
-    """Remove the folders of this kind whose trainer is dead; how many."""
+    """Remove our user's folders of this kind whose trainer is dead; how many."""
     count = 0
     for folder in Path(tempfile.gettempdir()).glob(f"{kind}*"):
         if _is_own(folder) and is_dead(owner(kind, folder.name)):

@@ -73,7 +73,7 @@ def grade_script(door: Door, candidate: str, tests: Script, limits: Limits) -> R
     source = tests.source.removeprefix("\ufeff")  # as Python does with a file
     names, call = tests.names, tests.call
     if call is not None and not call.isidentifier():  # an expression: `Solution().two_sum`
-        source, call = f"{source}\ncheck({tests.call})\n", None
+        source, call = f"{source}\ncheck((\n{call}\n))\n", None  # it may end in a comment
         names = None if names is None else (*names, *free_names(tests.call or "", ""))
     names = free_names(source, tests.prelude) if names is None else tuple(names)
     if call is not None and call not in names:
@@ -119,8 +119,9 @@ def _check_names(tests: Script) -> None:
             raise BadRequest(f"Script.{what} is {name!r}; give a name")
     try:
         ast.parse("None" if tests.call is None else tests.call, mode="eval")
-    except (SyntaxError, ValueError):
-        raise BadRequest(f"Script.call is {tests.call!r}; give a name or an expression") from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        words = f"Script.call is {tests.call!r:.200}; give a name or an expression"
+        raise BadRequest(words) from None
 
 
 def _warn_shared() -> None:

@@ -51,12 +51,12 @@ def test_what_a_check_function_gets_may_be_an_expression(
 ) -> None:
     source = "def check(candidate): assert candidate(2) == 4"
     method = "class Solution:\n    def f(self, x): return x "
-    for call in ("Solution().f", "lambda x: Solution().f(x)"):
+    for call in ("Solution().f", "lambda x: Solution().f(x)", "Solution().f # it"):
         assert passes(sandbox, method + "* 2", source, call=call, names=names)
         assert not passes(sandbox, method + "* 3", source, call=call, names=names)
 
 
-@pytest.mark.parametrize("call", ["", "a b", "f) #", "f = 1", "f\0"])
+@pytest.mark.parametrize("call", ["", "a b", "f) #", "f = 1", "f\0", "-" * 100_000 + "f"])
 def test_what_is_no_expression_is_refused(sandbox: Sandbox, call: str) -> None:
     before = sandbox.stats.executions
     with pytest.raises(BadRequest, match=r"Script\.call is .*; give a name or an expression"):
