@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import weakref
 from typing import Any
 
 import pytest
 from palaestra.testing.victims import gone, until
 
-from .test_trainer_states import new_sandbox, trainer
+from .test_trainer_states import apart, new_sandbox, trainer
 
 pytestmark = pytest.mark.linux
 
@@ -113,6 +112,4 @@ def test_a_trainer_that_is_its_containers_init_is_left_no_dead_children() -> Non
     until(lambda: not children_of(1))
     print(children_of(1))
     """
-    away = ["unshare", "--pid", "--fork", "--mount-proc"]
-    away += ["--user", "--map-root-user"] if os.geteuid() else []
-    assert trainer(program, away) == "1\n[] []\n[]\n[]\n"
+    assert trainer(program, apart("--pid", "--fork", "--mount-proc")) == "1\n[] []\n[]\n[]\n"

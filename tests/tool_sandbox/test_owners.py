@@ -11,7 +11,7 @@ import pytest
 from palaestra.testing import plain_user
 from palaestra.tool_sandbox import owners
 
-from .test_trainer_states import trainer
+from .test_trainer_states import apart, trainer
 
 pytestmark = pytest.mark.linux
 STRANGER = 61_001
@@ -46,8 +46,7 @@ def test_two_trainers_that_count_time_unlike_leave_each_other_alone() -> None:
     import subprocess, sys
     from palaestra.tool_sandbox import owners
     folder = owners.make_folder(owners.ROOTS)
-    other = ["unshare", "--time", "--boottime", "1000", sys.executable, "-c", {START!r}]
-    other[1:1] = ["--user", "--map-root-user"] if os.geteuid() else []
+    other = [*{apart("--time", "--boottime", "1000")!r}, sys.executable, "-c", {START!r}]
     done = subprocess.run(other, capture_output=True, text=True)
     print(done.stdout or done.stderr, os.path.isdir(folder))
     os.rmdir(folder)

@@ -14,7 +14,7 @@ from palaestra.tool_sandbox import (
     UnsafeSandboxWarning,
 )
 
-from .test_trainer_states import trainer
+from .test_trainer_states import apart, trainer
 
 pytestmark = pytest.mark.linux
 
@@ -132,9 +132,7 @@ def test_where_proc_shows_another_namespace_it_refuses() -> None:
     except SandboxUnavailable as problem:
         print(problem)
     """
-    away = ["unshare", "--pid", "--fork"]
-    away += ["--user", "--map-root-user"] if os.geteuid() else []
-    same, *words = trainer(program, away).splitlines()
+    same, *words = trainer(program, apart("--pid", "--fork")).splitlines()
     assert same == "False"
     assert "process: proc: it shows another pid namespace" in words[1]
     assert "mount -t proc proc /proc" in words[1]

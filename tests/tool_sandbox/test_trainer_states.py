@@ -61,6 +61,11 @@ def trainer(program: str, within: Sequence[str] = (), **named: Any) -> str:
     return done.stdout
 
 
+def apart(*options: str) -> list[str]:
+    """Words that start a command in namespaces of its own, for a plain user too."""
+    return ["unshare", *options, *(["--user", "--map-root-user"] if os.geteuid() else [])]
+
+
 class Late:
     """A clock that was far behind when it was looked at first."""
 
